@@ -1,0 +1,39 @@
+"""See inside any PyTorch model, live, in a notebook.
+
+Public names load lazily (PEP 562): ``import nnviz_widget`` imports neither torch nor ipywidgets, so that a
+notebook can start while they are still being read from disk.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from nnviz_widget.errors import NNVizError
+
+if TYPE_CHECKING:
+    from nnviz_widget import demo as demo
+    from nnviz_widget.engine.engine import Engine as Engine
+    from nnviz_widget.explorer.widget import Explorer as Explorer
+    from nnviz_widget.explorer.widget import explore as explore
+
+__version__ = "0.1.0"
+__all__ = ["Engine", "Explorer", "NNVizError", "demo", "explore"]
+
+_HOMES = {
+    "Engine": "nnviz_widget.engine.engine",
+    "Explorer": "nnviz_widget.explorer.widget",
+    "explore": "nnviz_widget.explorer.widget",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "demo":
+        return import_module("nnviz_widget.demo")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""The widget: traits and wiring over the engine and the wire, nothing else."""
