@@ -1,0 +1,291 @@
+/**
+ * The words of the wire, as the page sees them: messages, array descriptors and the one table of operations.
+ *
+ * Constraints that shape them:
+ * - JSON content with binary buffers beside it, one buffer per entry of `arrays`; little-endian numbers.
+ * - The correlation field is `rid`, never `id`: some kernels keep every `id` they ever sent.
+ * - Exactly one terminal per `rid`: the chunk with `last: true`, an `error` or a `cancelled`.
+ * - Replies are broadcast to every open page, so a `rid` that is not ours is simply ignored.
+ *
+ * No behaviour lives here. The kernel's side is `nnviz_widget/wire/messages.py`; the fixtures in
+ * `tests/fixtures/wire` are read by the tests of both.
+ */
+
+export const PROTOCOL = 1;
+
+// ---------------------------------------------------------------------------------------------------- arrays
+
+export type DType = "u1" | "i1" | "i4" | "f2" | "f4";
+
+/** One array, or its rows `[start, start + shape[0])` out of `total` when it is split over several chunks. */
+export interface ArrayDescriptor {
+  name: string;
+  dtype: DType;
+  shape: number[];
+  start?: number;
+  total?: number;
+}
+
+export type NumberArray = Uint8Array | Int8Array | Int32Array | Float32Array;
+
+/** A whole array in row-major order. `f2` arrives as Float32Array. */
+export interface NdArray<T extends NumberArray = NumberArray> {
+  data: T;
+  shape: number[];
+}
+
+/** The rows of an array that one chunk carried: `data` holds rows `start .. start + shape[0]` of `total`. */
+export interface ArrayPart<T extends NumberArray = NumberArray> extends NdArray<T> {
+  start: number;
+  total: number;
+}
+
+// -------------------------------------------------------------------------------------------------- messages
+
+export type ErrorCode =
+  | "bad_request"
+  | "unsupported"
+  | "stale_epoch"
+  | "cancelled"
+  | "model_error"
+  | "out_of_memory"
+  | "shape_unsupported"
+  | "busy"
+  | "internal";
+
+export type PageMessage =
+  | { v: number; t: "req"; rid: string; view: string; slot: string; op: string; p: unknown }
+  | { t: "cancel"; rid: string }
+  /** `again` asks for everything after `seq` once more: a message was lost on the way. */
+  | { t: "ack"; rid: string; seq: number; again?: boolean }
+  /** Also a question: the kernel answers with the requests that it still works on. */
+  | { t: "hello"; v: number; view: string }
+  | { t: "visible"; view: string; visible: boolean };
+
+export interface ChunkMessage {
+  t: "chunk";
+  rid: string;
+  seq: number;
+  last: boolean;
+  epoch: number;
+  meta?: Record<string, unknown>;
+  arrays: ArrayDescriptor[];
+}
+
+export interface ProgressMessage {
+  t: "progress";
+  rid: string;
+  done: number;
+  total: number;
+  note?: string;
+}
+
+export interface ErrorMessage {
+  t: "error";
+  rid: string;
+  code: ErrorCode;
+  message: string;
+  hint?: string;
+  detail?: Record<string, unknown>;
+}
+
+export type KernelMessage =
+  | ChunkMessage
+  | ProgressMessage
+  | ErrorMessage
+  | { t: "cancelled"; rid: string }
+  /** The kernel's answer to `hello`: its protocol and the `rid`s that are still open there. */
+  | { t: "hello"; v: number; view: string; open: string[] };
+
+// ------------------------------------------------------------------------------------------------ operations
+
+/** What a picture of an activation is: a stack of maps, tokens by features, or one row of numbers. */
+export type TileKind = "maps" | "tokens" | "vector";
+
+/** Half-open box in input pixels. */
+export type Box = [y0: number, x0: number, y1: number, x1: number];
+
+/** Index of one number of one sample's activation: `[c, y, x]` or `[i]`. */
+export type Unit = number[];
+
+export interface ClassScore {
+  index: number;
+  name: string;
+  prob: number;
+  logit: number;
+  true?: boolean;
+}
+
+export interface Predictions {
+  /** Sorted by probability; empty unless the task is a classification. */
+  classes: ClassScore[];
+  task: "classification" | "other";
+  /** The target of this sample where it is known. */
+  true?: { index: number; name: string; prob: number };
+  /** Shapes of the outputs when the task is "other". */
+  shapes?: string[];
+}
+
+/** A grid of image patches beside `skip` extra tokens, in a sequence of tokens. */
+export interface TokenGrid {
+  rows: number;
+  cols: number;
+  skip: number;
+}
+
+// biome-ignore lint/complexity/noBannedTypes: an operation without arrays has the empty object
+type None = {};
+
+/** Operation -> its parameters, its arrays and its meta. `node` is the id of a node or of a group. */
+export interface Operations {
+  /** Thumbnails `[N, h, w, 3]` of the first samples of the batch. */
+  inputs: {
+    params: { size: number };
+    arrays: { thumbs: Uint8Array };
+    meta: { count: number; shown: number };
+  };
+  /** One sample as it is looked at, `[H, W, 3]`. */
+  input: {
+    params: { sample: number };
+    arrays: { rgb: Uint8Array };
+    meta: { shape: number[]; kind: "image" | "vector" | "other" };
+  };
+  /** Traces a sample and makes it the current one; the kernel also sets its traits. */
+  run: {
+    params: { sample: number };
+    arrays: None;
+    meta: { sample: number; ms: number; epoch: number; predictions: Predictions; graph_changed: boolean };
+  };
+  /** Ends the trace that is under way. */
+  stop: { params: Record<string, never>; arrays: None; meta: None };
+  /** The strongest maps of many nodes, `[total, size, size]`, each tile stretched to its own range. */
+  strips: {
+    params: { nodes: string[]; sample: number; count: number; size: number };
+    arrays: { tiles: Uint8Array };
+    meta: { strips: { node: string; kind: TileKind; start: number; channels: number[] }[] };
+  };
+  /** All channels: tiles `[C, h, w]`; value = low + byte / 255 * (high - low), per channel. */
+  maps: {
+    params: { node: string; sample: number; max_side: number };
+    arrays: { tiles: Uint8Array; low: Float32Array; high: Float32Array; strength: Float32Array };
+    meta: {
+      node: string;
+      kind: TileKind;
+      /** `[C, H, W]` of the activation itself, before it was reduced to tiles. */
+      shape: [number, number, number];
+      grid?: TokenGrid;
+      /** Tile pixels per activation value along a side (1 where nothing was reduced). */
+      scale: number;
+      /** Channels with NaN or infinite values, and how many. */
+      bad: { channel: number; count: number }[];
+      ms: number;
+    };
+  };
+  /** Raw floats `[H, W]` of one map. */
+  values: {
+    params: { node: string; sample: number; channel: number };
+    arrays: { values: Float32Array };
+    meta: { node: string; channel: number };
+  };
+  /** Histogram and moments of a layer, or of one channel of it. */
+  stats: {
+    params: { node: string; sample: number; channel?: number };
+    arrays: { counts: Int32Array; edges: Float32Array };
+    meta: {
+      mean: number | null;
+      std: number | null;
+      min: number | null;
+      max: number | null;
+      /** Fraction of exact zeros. */
+      zeros: number;
+      nan: number;
+      inf: number;
+      numel: number;
+    };
+  };
+  /** d unit / d input, cropped to `box`; `signed` has 128 at zero, both are relative to `scale`. */
+  saliency: {
+    params: { node: string; sample: number; unit: Unit };
+    arrays: { signed: Uint8Array; magnitude: Uint8Array };
+    meta: {
+      node: string;
+      unit: Unit;
+      /** The value of the unit itself. */
+      value: number;
+      /** Largest absolute value of the signed map and of the magnitude. */
+      scale: { signed: number; magnitude: number };
+      /** Where the cropped maps lie on the input. */
+      box: Box;
+      /** The structural receptive field; `exact` is false where only a bound is known. */
+      field: { box: Box; exact: boolean };
+      ms: number;
+      sample: number;
+    };
+  };
+  /** One input pixel: raw values per channel, and the last saliency there. */
+  pixel: {
+    params: { sample: number; y: number; x: number };
+    arrays: None;
+    meta: {
+      values: number[];
+      display: [number, number, number] | null;
+      saliency: number[] | null;
+      unit: Unit | null;
+    };
+  };
+  /** The id of a bqplot figure widget, or null where there is none. */
+  charts: {
+    params: { node: string; sample: number };
+    arrays: None;
+    meta: { model_id: string | null };
+  };
+  /** Hands the kernel a PNG of the page (one buffer), for the notebook as it is saved. */
+  still: { params: Record<string, never>; arrays: None; meta: None };
+}
+
+export type Operation = keyof Operations;
+
+export interface Reply<K extends Operation> {
+  meta: Operations[K]["meta"];
+  arrays: { [N in keyof Operations[K]["arrays"]]: NdArray<Extract<Operations[K]["arrays"][N], NumberArray>> };
+  /** Epoch of the weights and of the input that this was computed from. */
+  epoch: number;
+  /** From the request to the last chunk, as the page saw it. */
+  ms: number;
+}
+
+/** What one chunk of a reply brought; paint it, the next one follows. */
+export interface Part<K extends Operation> {
+  meta?: Operations[K]["meta"];
+  arrays: {
+    [N in keyof Operations[K]["arrays"]]?: ArrayPart<Extract<Operations[K]["arrays"][N], NumberArray>>;
+  };
+  epoch: number;
+  last: boolean;
+}
+
+export interface Progress {
+  done: number;
+  total: number;
+  note?: string;
+}
+
+export interface RequestOptions<K extends Operation> {
+  /** A newer request in the same slot of the same view cancels this one, here and in the kernel. */
+  slot?: string;
+  /** Which view asks; the client's own by default. */
+  view?: string;
+  signal?: AbortSignal;
+  buffers?: ArrayBuffer[];
+  onChunk?(part: Part<K>): void;
+  onProgress?(progress: Progress): void;
+}
+
+/** What the client needs from anywidget's model; methods only, so that a test can hand in twenty lines. */
+export interface WireModel {
+  on(event: string, callback: (...args: unknown[]) => void): void;
+  off(event: string, callback: (...args: unknown[]) => void): void;
+  send(content: unknown, callbacks?: unknown, buffers?: ArrayBuffer[]): void;
+  /** Present in Jupyter; its kernel's status tells a busy kernel from a dead one. */
+  widget_manager?: unknown;
+}
