@@ -1,0 +1,67 @@
+"""Find a Chromium for the browser tests, install one where there is none, and print its path.
+
+Looked for in this order: the variable ``NNVIZ_CHROMIUM``, the PATH, Playwright's own store. Where there is
+none, root on a machine with apt gets the system's package, anyone else Playwright's build.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+MAC = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
+
+
+def find() -> str | None:
+    """Return the path of a Chromium or Chrome that is installed, or None."""
+    named = os.environ.get("NNVIZ_CHROMIUM")
+    if named:
+        return named
+    for name in NAMES:
+        if path := shutil.which(name):
+            return path
+    if MAC.exists():
+        return str(MAC)
+    return playwrights_own()
+
+
+def playwrights_own() -> str | None:
+    """Return the Chromium that Playwright has downloaded, or None."""
+    with sync_playwright() as playwright:
+        path = playwright.chromium.executable_path
+    return path if Path(path).exists() else None
+
+
+def install() -> None:
+    """Install a Chromium: the system's as root with apt, Playwright's otherwise."""
+    if shutil.which("apt-get") and os.geteuid() == 0:
+        quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        subprocess.run(["apt-get", "update", "-qq"], check=True, env=quiet, stdout=sys.stderr)
+        command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium"]
+        subprocess.run(command, check=True, env=quiet, stdout=sys.stderr)
+    else:
+        command = [sys.executable, "-m", "playwright", "install", "chromium"]
+        subprocess.run(command, check=True, stdout=sys.stderr)
+
+
+def main() -> None:
+    path = find()
+    if path is None:
+        print("No Chromium here: installing one for the browser tests", file=sys.stderr, flush=True)
+        install()
+        path = find()
+    if path is None:
+        sys.exit(
+            "No Chromium here, and none could be installed. Name one: NNVIZ_CHROMIUM=/path/to/it make test"
+        )
+    print(path)
+
+
+if __name__ == "__main__":
+    main()
