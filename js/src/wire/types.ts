@@ -189,7 +189,7 @@ export interface Operations {
   };
   /** Histogram and moments of a layer, or of one channel of it. */
   stats: {
-    params: { node: string; sample: number; channel?: number };
+    params: { node: string; sample: number; channel?: number | null };
     arrays: { counts: Int32Array; edges: Float32Array };
     meta: {
       mean: number | null;
@@ -203,7 +203,7 @@ export interface Operations {
       numel: number;
     };
   };
-  /** d unit / d input, cropped to `box`; `signed` has 128 at zero, both are relative to `scale`. */
+  /** d unit / d input, both maps `[h, w]` cropped to `box`; zero outside of it. */
   saliency: {
     params: { node: string; sample: number; unit: Unit };
     arrays: { signed: Uint8Array; magnitude: Uint8Array };
@@ -212,8 +212,10 @@ export interface Operations {
       unit: Unit;
       /** The value of the unit itself. */
       value: number;
-      /** Largest absolute value of the signed map and of the magnitude. */
-      scale: { signed: number; magnitude: number };
+      /** Largest absolute value of the signed map: byte 1 is -scale, 128 is zero, 255 is +scale. */
+      scale: number;
+      /** Largest magnitude: byte 255. */
+      magnitude_scale: number;
       /** Where the cropped maps lie on the input. */
       box: Box;
       /** The structural receptive field; `exact` is false where only a bound is known. */

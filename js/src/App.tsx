@@ -1,0 +1,81 @@
+// The frame: top bar, input and predictions, graph, drawer, status line. Which of them is what, nothing more.
+
+import { useEffect, useRef } from "preact/hooks";
+import { GraphView } from "./graph/GraphView";
+import { MapsPanel } from "./maps/MapsPanel";
+import { Drawer } from "./panels/Drawer";
+import { Help } from "./panels/Help";
+import { InputCard } from "./panels/InputCard";
+import { Notice } from "./panels/Notice";
+import { Predictions } from "./panels/Predictions";
+import { StatusLine } from "./panels/StatusLine";
+import { TopBar } from "./panels/TopBar";
+import type { Store } from "./state/store";
+
+export function App({ store }: { store: Store }) {
+  const root = useRef<HTMLDivElement>(null);
+  const { view, synced } = store;
+  const state = store.state.value;
+  const drawn = synced.graph.value !== null;
+
+  useEffect(() => root.current?.setAttribute("data-ready", "true"), []);
+
+  function onKeyDown(event: KeyboardEvent) {
+    const typing = (event.target as HTMLElement).closest("input, select, textarea") !== null;
+    if (event.key === "Escape") {
+      if (store.back()) event.preventDefault();
+    } else if (typing || event.ctrlKey || event.metaKey || event.altKey) {
+      return;
+    } else if (event.key === "/") {
+      view.search.value = "";
+      event.preventDefault();
+    } else if (event.key === "?") {
+      view.help.value = !view.help.value;
+    } else {
+      return;
+    }
+    event.stopPropagation();
+  }
+
+  return (
+    // Keys act only while the widget has the focus; JupyterLab's own shortcuts must not see them.
+    <div
+      ref={root}
+      class="nnviz"
+      data-state={state}
+      data-lm-suppress-shortcuts="true"
+      role="application"
+      aria-label={`Network explorer: ${synced.info.value?.model ?? "loading"}`}
+      onKeyDown={onKeyDown}
+    >
+      <TopBar store={store} root={root} />
+      <Notice store={store} />
+      <div class="nn-body" data-drawer={view.drawer.value && synced.selection.value.layer !== null}>
+        <aside class="nn-side">
+          <InputCard store={store} />
+          <Predictions store={store} />
+        </aside>
+        <main class="nn-graph">{drawn ? <GraphView store={store} /> : <Skeleton />}</main>
+        <Drawer store={store}>
+          <MapsPanel store={store} />
+        </Drawer>
+      </div>
+      <StatusLine store={store} />
+      {view.help.value && <Help store={store} />}
+      <div class="nn-sr" aria-live="polite">
+        {view.announce.value}
+      </div>
+    </div>
+  );
+}
+
+/** What stands in for the graph until the structure is known. */
+function Skeleton() {
+  return (
+    <div class="nn-skeleton" aria-hidden="true">
+      {[0, 1, 2, 3, 4].map((row) => (
+        <div key={row} class="nn-skeleton-node" />
+      ))}
+    </div>
+  );
+}

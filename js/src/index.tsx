@@ -1,0 +1,61 @@
+// Wiring only: a widget model becomes a store, a store becomes a picture. `initialize` must return at once
+// (the host gives it two seconds), so everything heavy waits for `render`.
+
+import { render as mount } from "preact";
+import { App } from "./App";
+import { Store } from "./state/store";
+import { type Synced, synced, type WidgetModel } from "./state/synced";
+import { WireClient } from "./wire/client";
+import "./theme.css";
+import "./graph/graph.css";
+import "./maps/maps.css";
+import "./panels/panels.css";
+
+interface Shared {
+  synced: Synced;
+  wire: WireClient;
+  views: number;
+}
+
+/** One wire and one mirror of the traits per widget, shared by its views and counted. */
+const shared = new WeakMap<WidgetModel, Shared>();
+
+function open(model: WidgetModel): Shared {
+  const known = shared.get(model);
+  if (known) return known;
+  const fresh = { synced: synced(model), wire: new WireClient(model), views: 0 };
+  shared.set(model, fresh);
+  return fresh;
+}
+
+function initialize({ model }: { model: WidgetModel }): () => void {
+  const { synced: traits, wire } = open(model);
+  return () => {
+    wire.dispose();
+    traits.dispose();
+    shared.delete(model);
+  };
+}
+
+function render({ model, el }: { model: WidgetModel; el: HTMLElement }): () => void {
+  const link = open(model);
+  link.views += 1;
+  const id = `v${link.views}-${Math.random().toString(36).slice(2, 8)}`;
+  const store = new Store(link.synced, link.wire, id);
+  const gaze = new IntersectionObserver((entries) => {
+    link.wire.visible(
+      id,
+      entries.some((entry) => entry.isIntersecting),
+    );
+  });
+  gaze.observe(el);
+  mount(<App store={store} />, el);
+  return () => {
+    gaze.disconnect();
+    link.wire.visible(id, false);
+    mount(null, el);
+    store.dispose();
+  };
+}
+
+export default { initialize, render };

@@ -1,0 +1,5 @@
+import type { Store } from "../state/store";
+
+export function Predictions(_: { store: Store }) {
+  return null;
+}

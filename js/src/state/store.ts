@@ -1,0 +1,522 @@
+// What is on the screen and how it gets there: the store of one view. It watches the selection and the run,
+// asks the kernel for what they need, and offers the actions that panels call. Panels read signals and call
+// actions; they never talk to the wire themselves.
+
+import { computed, effect, type ReadonlySignal, signal } from "@preact/signals";
+import { isCancelled, type WireClient, type WireError } from "../wire/client";
+import type {
+  Box,
+  Operation,
+  Operations,
+  Part,
+  Reply,
+  RequestOptions,
+  TileKind,
+  TokenGrid,
+} from "../wire/types";
+import { Latest } from "./latest";
+import type { GraphGroup, GraphNode, Selection, Synced } from "./synced";
+import { createView, type View } from "./view";
+
+export type DataState = "empty" | "loading" | "ready" | "busy" | "stale" | "error" | "dead" | "static";
+
+/** The feature maps of one layer as they came: bytes per channel, and what the bytes mean. */
+export interface Maps {
+  key: string;
+  node: string;
+  kind: TileKind;
+  /** Channels, height, width of the activation itself. */
+  shape: [number, number, number];
+  /** Height and width of a tile; smaller than the activation where it was reduced. */
+  tile: [number, number];
+  tiles: Uint8Array;
+  low: Float32Array;
+  high: Float32Array;
+  strength: Float32Array;
+  /** Channels whose bytes have arrived. */
+  loaded: number;
+  grid: TokenGrid | null;
+  /** Channels that hold NaN or infinite values, and how many. */
+  bad: ReadonlyMap<number, number>;
+  ms: number;
+}
+
+export interface Strip {
+  node: string;
+  kind: TileKind;
+  channels: number[];
+  size: number;
+  /** count x size x size bytes, each tile normalised by itself. */
+  tiles: Uint8Array;
+}
+
+export interface InputImage {
+  sample: number;
+  kind: "image" | "vector" | "other";
+  height: number;
+  width: number;
+  rgb: Uint8Array;
+}
+
+export interface Saliency {
+  key: string;
+  node: string;
+  unit: number[];
+  value: number;
+  /** Largest absolute value of each map: what a byte of 255 stands for. */
+  scale: { signed: number; magnitude: number };
+  /** The part of the input that was sent; zero outside. */
+  box: Box;
+  signed: Uint8Array;
+  magnitude: Uint8Array;
+  field: { box: Box; exact: boolean } | null;
+  ms: number;
+}
+
+export interface Stats {
+  node: string;
+  channel: number | null;
+  counts: Int32Array;
+  edges: Float32Array;
+  /** Null where there is no finite value. */
+  mean: number | null;
+  std: number | null;
+  min: number | null;
+  max: number | null;
+  zeros: number;
+  nan: number;
+  inf: number;
+  numel: number;
+}
+
+export interface PixelInfo {
+  y: number;
+  x: number;
+  values: number[];
+  saliency: number[] | null;
+}
+
+export interface Loadable<T> {
+  state: "idle" | "loading" | "ready" | "error";
+  data: T | null;
+  progress?: { done: number; total: number; note?: string };
+  error?: { message: string; hint?: string };
+}
+
+const IDLE: Loadable<never> = { state: "idle", data: null };
+const MAPS_KEPT = 24;
+const STRIP_COUNT = 4;
+const STRIP_SIZE = 36;
+const MAX_SIDE = 128;
+
+export class Store {
+  readonly view: View = createView();
+  readonly state: ReadonlySignal<DataState>;
+  readonly nodes: ReadonlySignal<Map<string, GraphNode | GraphGroup>>;
+
+  readonly thumbs = signal<{ count: number; size: [number, number]; rgb: Uint8Array } | null>(null);
+  readonly input = signal<InputImage | null>(null);
+  readonly strips = signal<ReadonlyMap<string, Strip>>(new Map());
+  readonly maps = signal<Loadable<Maps>>(IDLE);
+  readonly values = signal<{ key: string; channel: number; data: Float32Array } | null>(null);
+  readonly stats = signal<Loadable<Stats>>(IDLE);
+  readonly saliency = signal<Loadable<Saliency>>(IDLE);
+  readonly pixel = signal<PixelInfo | null>(null);
+  readonly timings = signal<{ trace?: number; maps?: number; saliency?: number }>({});
+
+  private readonly mapCache = new Map<string, Maps>();
+  private readonly scrubber: Latest<{ node: string; unit: number[] }>;
+  private readonly undo: Array<() => void> = [];
+  /** Whether a kernel ever answered: a picture without one was reopened, not orphaned. */
+  private heard = false;
+  private stripsOf = "";
+  private wanted: string[] = [];
+
+  constructor(
+    readonly synced: Synced,
+    readonly wire: WireClient,
+    readonly id: string,
+  ) {
+    this.state = computed(() => this.describe());
+    this.nodes = computed(() => {
+      const graph = synced.graph.value;
+      const all = new Map<string, GraphNode | GraphGroup>();
+      for (const group of graph?.groups ?? []) all.set(group.id, group);
+      for (const node of graph?.nodes ?? []) all.set(node.id, node);
+      return all;
+    });
+    this.scrubber = new Latest(({ node, unit }) => this.fetchSaliency(node, unit));
+    this.follow();
+  }
+
+  // ---- what panels call --------------------------------------------------------------------------------
+
+  selectLayer(id: string | null): void {
+    const now = this.synced.selection.peek();
+    if (id === now.layer) {
+      this.view.drawer.value = true;
+      return;
+    }
+    this.synced.select({ layer: id, channel: null, pixel: null, class: null });
+    if (id !== null) this.view.drawer.value = true;
+  }
+
+  selectChannel(channel: number | null): void {
+    this.synced.select({ channel, pixel: null, class: null });
+  }
+
+  /** A click on a pixel of a map: the unit whose saliency is shown. `settled` is false while dragging. */
+  selectUnit(channel: number, pixel: [number, number], settled = true): void {
+    const layer = this.synced.selection.peek().layer;
+    if (layer === null) return;
+    if (settled) this.synced.select({ channel, pixel, class: null });
+    else this.scrubber.ask({ node: layer, unit: this.unit(channel, pixel) });
+  }
+
+  selectClass(index: number | null): void {
+    this.synced.select({ class: index, pixel: null });
+  }
+
+  async selectSample(sample: number): Promise<void> {
+    this.synced.select({ sample });
+  }
+
+  /** Reads the weights now: traces the current sample once more. */
+  async refresh(): Promise<void> {
+    await this.settle(this.request("run", { sample: this.synced.selection.peek().sample }, { slot: "run" }));
+  }
+
+  async inspectInput(y: number, x: number): Promise<void> {
+    const reply = await this.settle(this.request("pixel", { sample: this.sample, y, x }, { slot: "pixel" }));
+    if (reply) this.pixel.value = { y, x, values: reply.meta.values, saliency: reply.meta.saliency };
+  }
+
+  /** Esc: gives up one thing, the most recent first. Returns false when there is nothing left to give up. */
+  back(): boolean {
+    const { view } = this;
+    const now = this.synced.selection.peek();
+    if (view.help.peek()) view.help.value = false;
+    else if (view.search.peek() !== null) view.search.value = null;
+    else if (this.pixel.peek()) this.pixel.value = null;
+    else if (now.pixel || now.class !== null) this.synced.select({ pixel: null, class: null });
+    else if (now.channel !== null) this.synced.select({ channel: null });
+    else if (now.layer !== null) this.synced.select({ layer: null });
+    else return false;
+    return true;
+  }
+
+  /** The graph says which nodes it draws; their thumbnails follow every new run. */
+  showStrips(ids: string[]): void {
+    this.wanted = ids;
+    void this.fetchStrips();
+  }
+
+  /** Raw values of one map, for hover; null until they are here. */
+  rawValues(channel: number): Float32Array | null {
+    const maps = this.maps.peek().data;
+    const held = this.values.peek();
+    if (!maps) return null;
+    if (held && held.key === maps.key && held.channel === channel) return held.data;
+    void this.fetchValues(maps, channel);
+    return null;
+  }
+
+  retryMaps(): void {
+    const layer = this.synced.selection.peek().layer;
+    if (layer !== null) void this.fetchMaps(layer);
+  }
+
+  dispose(): void {
+    for (const step of this.undo) step();
+    this.scrubber.stop();
+  }
+
+  // ---- watching ----------------------------------------------------------------------------------------
+
+  private get sample(): number {
+    return this.synced.run.peek()?.sample ?? this.synced.selection.peek().sample;
+  }
+
+  private describe(): DataState {
+    const { graph, status, run, epoch } = this.synced;
+    const phase = status.value.state;
+    if (this.wire.dead.value) return this.heard ? "dead" : "static";
+    if (phase === "error") return "error";
+    if (this.wire.busy.value) return "busy";
+    if (phase === "loading" && !run.value) return "loading";
+    if (!graph.value) return "empty";
+    if (run.value && (epoch.value > run.value.epoch || !run.value.consistent)) return "stale";
+    return "ready";
+  }
+
+  private follow(): void {
+    const { run, selection, graph } = this.synced;
+    const runKey = computed(() => run.value?.run ?? 0);
+    const layer = computed(() => selection.value.layer);
+    const channel = computed(() => selection.value.channel);
+    const sample = computed(() => selection.value.sample);
+    const target = computed(() => JSON.stringify(this.targetOf(selection.value)));
+
+    this.undo.push(
+      effect(() => {
+        if (graph.value) void this.fetchThumbs();
+      }),
+      effect(() => {
+        const wish = sample.value;
+        if (runKey.value > 0 && run.peek()?.sample !== wish) {
+          void this.settle(this.request("run", { sample: wish }, { slot: "run" }));
+        }
+      }),
+      effect(() => {
+        if (runKey.value === 0) return;
+        this.timings.value = { ...this.timings.peek(), trace: run.peek()?.ms };
+        this.pixel.value = null;
+        void this.fetchInput();
+        void this.fetchStrips();
+      }),
+      effect(() => {
+        if (runKey.value === 0) return;
+        if (layer.value === null) this.maps.value = IDLE;
+        else void this.fetchMaps(layer.value);
+      }),
+      effect(() => {
+        if (runKey.value === 0) return;
+        if (layer.value !== null) void this.fetchStats(layer.value, channel.value);
+        else this.stats.value = IDLE;
+      }),
+      effect(() => {
+        const unit = JSON.parse(target.value) as { node: string; unit: number[] } | null;
+        if (runKey.value === 0) return;
+        if (unit) this.scrubber.ask(unit);
+        else this.saliency.value = IDLE;
+      }),
+    );
+  }
+
+  private targetOf(now: Selection): { node: string; unit: number[] } | null {
+    if (now.class !== null) return { node: "output", unit: [now.class] };
+    if (now.layer !== null && now.channel !== null && now.pixel) {
+      return { node: now.layer, unit: this.unit(now.channel, now.pixel) };
+    }
+    return null;
+  }
+
+  /** The index of a unit in one sample's activation; a vector has no rows and columns. */
+  private unit(channel: number, pixel: [number, number]): number[] {
+    const maps = this.maps.peek().data;
+    if (maps?.kind === "vector") return [channel];
+    if (maps?.kind === "tokens") return [pixel[0], channel];
+    return [channel, pixel[0], pixel[1]];
+  }
+
+  // ---- asking ------------------------------------------------------------------------------------------
+
+  private async request<K extends Operation>(
+    op: K,
+    params: Operations[K]["params"],
+    options: RequestOptions<K> = {},
+  ): Promise<Reply<K>> {
+    const reply = await this.wire.request(op, params, { view: this.id, ...options });
+    this.heard = true;
+    return reply;
+  }
+
+  /** Awaits a request; a cancelled one is nothing, a failed one is kept for the caller to show. */
+  private async settle<T>(request: Promise<T>): Promise<T | null> {
+    try {
+      return await request;
+    } catch (error) {
+      if ((error as { code?: string }).code !== "cancelled")
+        this.view.announce.value = (error as Error).message;
+      return null;
+    }
+  }
+
+  private async fetchThumbs(): Promise<void> {
+    if (this.thumbs.peek()) return;
+    const reply = await this.settle(this.request("inputs", { size: 48 }, { slot: "inputs" }));
+    if (!reply) return;
+    const part = reply.arrays.thumbs;
+    const [, h = 0, w = 0] = part.shape;
+    this.thumbs.value = { count: reply.meta.count, size: [h, w], rgb: part.data };
+  }
+
+  private async fetchInput(): Promise<void> {
+    const sample = this.sample;
+    if (this.input.peek()?.sample === sample) return;
+    const reply = await this.settle(this.request("input", { sample }, { slot: "input" }));
+    if (!reply) return;
+    const { data: rgb, shape } = reply.arrays.rgb;
+    const [height = 0, width = 0] = shape;
+    this.input.value = { sample, kind: reply.meta.kind, height, width, rgb };
+  }
+
+  private async fetchStrips(): Promise<void> {
+    const run = this.synced.run.peek()?.run ?? 0;
+    const have = this.strips.peek();
+    const fresh = this.stripsOf === `${run}`;
+    const nodes = fresh ? this.wanted.filter((id) => !have.has(id)) : this.wanted;
+    if (run === 0 || nodes.length === 0) return;
+    const reply = await this.settle(
+      this.request(
+        "strips",
+        { nodes, sample: this.sample, count: STRIP_COUNT, size: STRIP_SIZE },
+        { slot: "strips" },
+      ),
+    );
+    if (!reply) return;
+    const bytes = reply.arrays.tiles.data;
+    const area = STRIP_SIZE * STRIP_SIZE;
+    const next = new Map(this.stripsOf === `${run}` ? this.strips.peek() : []);
+    for (const strip of reply.meta.strips) {
+      const tiles = bytes.subarray(strip.start * area, (strip.start + strip.channels.length) * area);
+      next.set(strip.node, {
+        node: strip.node,
+        kind: strip.kind,
+        channels: strip.channels,
+        size: STRIP_SIZE,
+        tiles,
+      });
+    }
+    this.stripsOf = `${run}`;
+    this.strips.value = next;
+  }
+
+  private async fetchMaps(node: string): Promise<void> {
+    const key = `${this.synced.run.peek()?.run}|${node}`;
+    const kept = this.mapCache.get(key);
+    if (kept) {
+      this.maps.value = { state: "ready", data: kept };
+      return;
+    }
+    const before = this.maps.peek().data;
+    // The last maps of the same layer stay in sight until the new ones are here: a new input must not flash.
+    this.maps.value = { state: "loading", data: before?.node === node ? before : null };
+    let maps: Maps | null = null;
+    const request = this.request(
+      "maps",
+      { node, sample: this.sample, max_side: MAX_SIDE },
+      {
+        slot: "maps",
+        onProgress: (progress) => {
+          this.maps.value = { ...this.maps.peek(), progress };
+        },
+        onChunk: (part) => {
+          maps = collect(maps, key, part);
+          if (maps) this.maps.value = { state: "loading", data: { ...maps } };
+        },
+      },
+    );
+    try {
+      await request;
+      if (maps) this.keep(maps);
+    } catch (error) {
+      const failure = error as WireError;
+      if (isCancelled(error) || this.synced.selection.peek().layer !== node) return;
+      this.maps.value = {
+        state: "error",
+        data: null,
+        error: { message: failure.message, hint: failure.hint },
+      };
+    }
+  }
+
+  private keep(maps: Maps): void {
+    this.mapCache.set(maps.key, maps);
+    for (const old of this.mapCache.keys()) {
+      if (this.mapCache.size <= MAPS_KEPT) break;
+      this.mapCache.delete(old);
+    }
+    this.maps.value = { state: "ready", data: maps };
+    this.timings.value = { ...this.timings.peek(), maps: maps.ms };
+  }
+
+  private async fetchValues(maps: Maps, channel: number): Promise<void> {
+    const reply = await this.settle(
+      this.request("values", { node: maps.node, sample: this.sample, channel }, { slot: "values" }),
+    );
+    const part = reply?.arrays.values;
+    if (part && this.maps.peek().data?.key === maps.key) {
+      this.values.value = { key: maps.key, channel, data: part.data };
+    }
+  }
+
+  private async fetchStats(node: string, channel: number | null): Promise<void> {
+    this.stats.value = { state: "loading", data: this.stats.peek().data };
+    const reply = await this.settle(
+      this.request("stats", { node, sample: this.sample, channel: channel ?? undefined }, { slot: "stats" }),
+    );
+    if (!reply) return;
+    const counts = reply.arrays.counts.data;
+    const edges = reply.arrays.edges.data;
+    this.stats.value = { state: "ready", data: { ...reply.meta, node, channel, counts, edges } };
+  }
+
+  private async fetchSaliency(node: string, unit: number[]): Promise<void> {
+    const key = `${this.synced.run.peek()?.run}|${node}|${unit.join(",")}`;
+    if (this.saliency.peek().data?.key === key) return;
+    this.saliency.value = { state: "loading", data: this.saliency.peek().data };
+    try {
+      const reply = await this.request("saliency", { node, sample: this.sample, unit }, { slot: "saliency" });
+      const data: Saliency = {
+        key,
+        node,
+        unit,
+        value: reply.meta.value,
+        scale: reply.meta.scale,
+        box: reply.meta.box,
+        signed: reply.arrays.signed.data,
+        magnitude: reply.arrays.magnitude.data,
+        field: reply.meta.field,
+        ms: reply.meta.ms,
+      };
+      this.saliency.value = { state: "ready", data };
+      this.timings.value = { ...this.timings.peek(), saliency: data.ms };
+    } catch (error) {
+      const failure = error as WireError;
+      if (isCancelled(error)) return;
+      this.saliency.value = {
+        state: "error",
+        data: null,
+        error: { message: failure.message, hint: failure.hint },
+      };
+    }
+  }
+}
+
+/** Adds one arriving part to the maps; the first part brings the description. */
+function collect(held: Maps | null, key: string, part: Part<"maps">): Maps | null {
+  const { tiles } = part.arrays;
+  const maps = held ?? (part.meta && tiles ? blank(key, part.meta, tiles.total, tiles.shape) : null);
+  if (!maps) return null;
+  for (const name of ["low", "high", "strength"] as const) {
+    const vector = part.arrays[name];
+    if (vector) maps[name].set(vector.data, vector.start);
+  }
+  if (tiles) {
+    const area = maps.tile[0] * maps.tile[1];
+    const { start } = tiles;
+    maps.tiles.set(tiles.data, start * area);
+    maps.loaded = start + (tiles.shape[0] ?? 0);
+  }
+  return maps;
+}
+
+function blank(key: string, meta: Operations["maps"]["meta"], channels: number, shape: number[]): Maps {
+  const [, h = 1, w = 1] = shape;
+  return {
+    key,
+    node: meta.node,
+    kind: meta.kind,
+    shape: meta.shape,
+    tile: [h, w],
+    tiles: new Uint8Array(channels * h * w),
+    low: new Float32Array(channels),
+    high: new Float32Array(channels),
+    strength: new Float32Array(channels),
+    loaded: 0,
+    grid: meta.grid ?? null,
+    bad: new Map(meta.bad.map(({ channel, count }) => [channel, count])),
+    ms: meta.ms,
+  };
+}

@@ -1,0 +1,179 @@
+// The kernel's half of the state: each trait of the widget as a signal. Python writes all of them; the page
+// writes one, `selection`. What the page alone decides (zoom, colours, open groups) lives in view.ts.
+
+import { type Signal, signal } from "@preact/signals";
+
+export type NodeKind = "input" | "module" | "op" | "constant" | "output";
+export type NodeStatus = "ok" | "identity" | "failed" | "unused";
+export type Shape = number[];
+
+export interface GraphNode {
+  id: string;
+  path: string;
+  call: number;
+  op: string;
+  kind: NodeKind;
+  type: string;
+  detail: string;
+  input_shapes: Shape[];
+  output_shapes: Shape[];
+  dtype: string;
+  params: number;
+  flops: number;
+  bytes: number;
+  source: string;
+  status: NodeStatus;
+  parent: string;
+}
+
+export interface GraphEdge {
+  source: string;
+  target: string;
+  shape: Shape;
+}
+
+export interface GraphGroup {
+  id: string;
+  path: string;
+  call: number;
+  type: string;
+  children: string[];
+  fold: number;
+  parent: string;
+  params: number;
+  flops: number;
+}
+
+export interface Graph {
+  model: string;
+  nodes: GraphNode[];
+  edges: GraphEdge[];
+  groups: GraphGroup[];
+}
+
+export interface Info {
+  model: string;
+  params: number;
+  flops: number;
+  input_shape: Shape;
+  samples: number;
+  device: string;
+  class_names?: string[];
+  has_targets: boolean;
+  dtype: string;
+}
+
+export interface Failure {
+  title: string;
+  message: string;
+  hint?: string;
+  source?: string;
+  node?: string;
+  shapes?: string[];
+}
+
+export interface Status {
+  state: "loading" | "ready" | "error";
+  stage?: string;
+  done?: number;
+  total?: number;
+  message?: string;
+  error?: Failure;
+}
+
+export interface Prediction {
+  index: number;
+  name: string;
+  prob: number;
+  logit: number;
+  true?: boolean;
+}
+
+export interface Run {
+  sample: number;
+  epoch: number;
+  run: number;
+  ms: number;
+  consistent: boolean;
+  predictions: { task: "classification" | "other"; classes: Prediction[]; true?: Prediction; note?: string };
+}
+
+export interface Selection {
+  layer: string | null;
+  channel: number | null;
+  pixel: [number, number] | null;
+  sample: number;
+  class: number | null;
+}
+
+/** The part of anywidget's model that the front end uses. */
+export interface WidgetModel {
+  get(name: string): unknown;
+  set(name: string, value: unknown): void;
+  save_changes(): void;
+  // biome-ignore lint/suspicious/noExplicitAny: the host's own signature
+  on(event: string, callback: (...args: any[]) => void): void;
+  // biome-ignore lint/suspicious/noExplicitAny: the host's own signature
+  off(event?: string | null, callback?: ((...args: any[]) => void) | null): void;
+  // biome-ignore lint/suspicious/noExplicitAny: the host's own signature
+  send(content: unknown, callbacks?: any, buffers?: ArrayBuffer[] | ArrayBufferView[]): void;
+}
+
+export const NOTHING_SELECTED: Selection = {
+  layer: null,
+  channel: null,
+  pixel: null,
+  sample: 0,
+  class: null,
+};
+
+export interface Synced {
+  graph: Signal<Graph | null>;
+  info: Signal<Info | null>;
+  status: Signal<Status>;
+  run: Signal<Run | null>;
+  epoch: Signal<number>;
+  selection: Signal<Selection>;
+  /** Writes the selection here and in the kernel. */
+  select(change: Partial<Selection>): void;
+  dispose(): void;
+}
+
+/** An empty dictionary is how Python says "nothing yet". */
+function orNull<T extends object>(value: unknown): T | null {
+  return value && Object.keys(value as object).length > 0 ? (value as T) : null;
+}
+
+export function synced(model: WidgetModel): Synced {
+  const undo: Array<() => void> = [];
+
+  function trait<T>(name: string, read: (value: unknown) => T): Signal<T> {
+    const mirror = signal(read(model.get(name)));
+    const follow = () => {
+      mirror.value = read(model.get(name));
+    };
+    model.on(`change:${name}`, follow);
+    undo.push(() => model.off(`change:${name}`, follow));
+    return mirror;
+  }
+
+  const selection = trait("selection", (v) => ({ ...NOTHING_SELECTED, ...(v as Partial<Selection>) }));
+  return {
+    graph: trait("graph", (v) => orNull<Graph>(v)),
+    info: trait("info", (v) => orNull<Info>(v)),
+    status: trait("status", (v) => orNull<Status>(v) ?? { state: "loading" }),
+    run: trait("run", (v) => orNull<Run>(v)),
+    epoch: trait("epoch", (v) => Number(v ?? 0)),
+    selection,
+    select(change) {
+      const next = { ...selection.peek(), ...change };
+      if (JSON.stringify(next) === JSON.stringify(selection.peek())) return;
+      selection.value = next;
+      model.set("selection", next);
+      model.save_changes();
+    },
+    dispose() {
+      for (const step of undo) step();
+    },
+  };
+}

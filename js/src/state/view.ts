@@ -1,0 +1,54 @@
+// The page's own half of the state: what a reader chose to look at, never sent to the kernel. One per view, so
+// two views of one widget share the selection (a trait, see synced.ts) but not their colours or zoom.
+
+import { type Signal, signal } from "@preact/signals";
+
+export type Tab = "maps" | "stats" | "code";
+export type Colormap = "viridis" | "magma" | "gray" | "diverging";
+/** How a value becomes a colour: as it is (low to high), signed around zero, or its magnitude. */
+export type Sign = "value" | "signed" | "magnitude";
+export type Range = "channel" | "layer";
+export type Order = "strength" | "index";
+export type Overlay = "signed" | "magnitude" | "off";
+
+/** What the pointer rests on, for the status line: a place in words and its value. */
+export interface Hover {
+  what: string;
+  value?: string;
+}
+
+export interface View {
+  tab: Signal<Tab>;
+  colormap: Signal<Colormap>;
+  sign: Signal<Sign>;
+  range: Signal<Range>;
+  order: Signal<Order>;
+  overlay: Signal<Overlay>;
+  /** Ids of the groups drawn open. */
+  open: Signal<ReadonlySet<string>>;
+  search: Signal<string | null>;
+  help: Signal<boolean>;
+  drawer: Signal<boolean>;
+  hover: Signal<Hover | null>;
+  hoveredNode: Signal<string | null>;
+  /** Sentence for screen readers (aria-live). */
+  announce: Signal<string>;
+}
+
+export function createView(): View {
+  return {
+    tab: signal("maps"),
+    colormap: signal("viridis"),
+    sign: signal("value"),
+    range: signal("channel"),
+    order: signal("strength"),
+    overlay: signal("signed"),
+    open: signal(new Set()),
+    search: signal(null),
+    help: signal(false),
+    drawer: signal(true),
+    hover: signal(null),
+    hoveredNode: signal(null),
+    announce: signal(""),
+  };
+}
