@@ -463,7 +463,7 @@ export class Store {
         node,
         unit,
         value: reply.meta.value,
-        scale: reply.meta.scale,
+        scale: { signed: reply.meta.scale, magnitude: reply.meta.magnitude_scale },
         box: reply.meta.box,
         signed: reply.arrays.signed.data,
         magnitude: reply.arrays.magnitude.data,
