@@ -4,16 +4,17 @@
 
 import { computed, effect, type ReadonlySignal, signal } from "@preact/signals";
 import { isCancelled, type WireClient, type WireError } from "../wire/client";
-import type {
-  Box,
-  Operation,
-  Operations,
-  Part,
-  Reply,
-  RequestOptions,
-  TileKind,
-  TokenGrid,
-} from "../wire/types";
+import type { Operation, Operations, Reply, RequestOptions } from "../wire/types";
+import {
+  collect,
+  type InputImage,
+  type Loadable,
+  type Maps,
+  type PixelInfo,
+  type Saliency,
+  type Stats,
+  type Strip,
+} from "./data";
 import { Latest } from "./latest";
 import type { GraphGroup, GraphNode, Selection, Synced } from "./synced";
 import { createView, type View } from "./view";
