@@ -1,8 +1,8 @@
 """Let torchvision's models load beside a torch build that its compiled operators do not fit.
 
-Importing this module declares the schemas of the two operators that `import torchvision` looks for, and nothing
-more: classification models need no more. It is for tests and benchmarks, never for the product. Where the
-compiled operators do load it does nothing.
+Importing this module declares the schemas of the two operators that `import torchvision` looks for, and
+nothing more: classification models need no more. It is for tests and benchmarks, never for the product. Where
+the compiled operators do load it does nothing.
 """
 
 from __future__ import annotations
