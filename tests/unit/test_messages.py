@@ -95,7 +95,7 @@ def test_parse_never_raises_on_any_json(content, buffers):
 @given(
     content=st.fixed_dictionaries(
         {"t": st.sampled_from(["req", "cancel", "ack", "hello", "visible"]) | JSON},
-        optional={key: JSON for key in ("v", "rid", "view", "slot", "op", "p", "seq", "again", "visible")},
+        optional=dict.fromkeys(("v", "rid", "view", "slot", "op", "p", "seq", "again", "visible"), JSON),
     )
 )
 def test_parse_never_raises_on_what_is_almost_a_message(content):
