@@ -1,3 +1,4 @@
+/// <reference types="node" />
 // The page's end of the wire: a kernel that is a list of what it was told, and a clock that is stepped.
 
 import { readFileSync } from "node:fs";
