@@ -1,0 +1,251 @@
+"""A second tree of modules over the same tensors.
+
+``copy.deepcopy`` knows how to copy a model with its bound methods, lists of modules and tied weights. Three
+things are added here: every tensor is shared (or passed through ``make``), never copied on its own accord;
+what cannot be copied (locks, open files, loggers) is shared as well; and functions that close over a module
+of the original are made again over its copy. What follows the original afterwards lives in ``twin``.
+"""
+
+from __future__ import annotations
+
+import copy
+import types
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["CannotShareError", "copy_modules", "copy_value", "tensors_in", "unwrap"]
+
+_BIG_ARRAY_BYTES = 1 << 20
+_DEEPEST_CONTAINER = 4
+_ATTEMPTS = 3  # the user's own thread may be changing the dicts that are being copied
+
+
+class CannotShareError(Exception):
+    """The model has a part that cannot be copied while its tensors are shared; the message says which."""
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Return the model inside wrappers (``torch.compile``, ``DataParallel``, ``DistributedDataParallel``)."""
+    while True:
+        inner = _compiled(model)
+        if inner is None and type(model).__name__ in {"DataParallel", "DistributedDataParallel"}:
+            inner = model._modules.get("module")
+        if inner is None:
+            return model
+        model = inner
+
+
+def tensors_in(value: object) -> Iterator[Tensor]:
+    """Yield the tensors in nested lists, tuples and dicts; nothing else is looked into."""
+    yield from _instances_in(value, Tensor)
+
+
+def _instances_in(value: object, kind: type, depth: int = _DEEPEST_CONTAINER) -> Iterator[Any]:
+    if isinstance(value, kind):
+        yield value
+    elif depth and isinstance(value, (list, tuple, dict)):
+        for item in list(value.values()) if isinstance(value, dict) else list(value):
+            if isinstance(item, (kind, list, tuple, dict)):
+                yield from _instances_in(item, kind, depth - 1)
+
+
+def _all_modules(model: nn.Module) -> dict[int, nn.Module]:
+    """Return the modules of the tree and those in plain lists and dicts beside it, by their ids."""
+    found: dict[int, nn.Module] = {}
+    waiting = [model]
+    while waiting:
+        module = waiting.pop()
+        if id(module) not in found:
+            found[id(module)] = module
+            waiting += [part for part in module._modules.values() if part is not None]
+            for value in list(module.__dict__.values()):
+                if isinstance(value, (list, tuple)) or type(value) is dict:
+                    waiting += _instances_in(value, nn.Module)
+    return found
+
+
+def copy_modules(
+    model: nn.Module, make: Callable[[Tensor], Tensor]
+) -> tuple[nn.Module, list[tuple[nn.Module, nn.Module]]]:
+    """Copy the tree of modules.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The root; it is only read.
+    make : callable
+        Tensor of the original -> tensor of the copy. The identity shares it.
+
+    Returns
+    -------
+    module : nn.Module
+        The copy of the root, with every module of its tree in eval mode.
+    pairs : list of (nn.Module, nn.Module)
+        Each module that was met, also those hidden in plain lists and objects, with its copy.
+
+    Raises
+    ------
+    CannotShareError
+        A part is compiled by TorchScript, or copies itself in its own way.
+    """
+    for module in model.modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise CannotShareError(f"{type(module).__name__} is compiled by TorchScript")
+    for attempt in range(_ATTEMPTS):
+        memo = _prefilled(_all_modules(model), make)
+        try:
+            twin = _copy(model, memo, make)
+            break
+        except RuntimeError as error:
+            if "during iteration" not in str(error) or attempt == _ATTEMPTS - 1:
+                raise CannotShareError(f"it cannot be copied ({error})") from error
+        except Exception as error:
+            raise CannotShareError(f"it cannot be copied ({error})") from error
+    met = {id(part): part for part in memo.get(id(memo), ()) if isinstance(part, nn.Module)}
+    met |= _all_modules(model)
+    pairs = [(part, memo[id(part)]) for part in met.values() if _compiled(part) is None and id(part) in memo]
+    _check(model, twin, make)
+    for _, part in pairs:
+        _rebind_closures(part.__dict__, memo)
+        for hooks in ("_forward_hooks", "_forward_pre_hooks"):
+            _rebind_closures(part.__dict__.get(hooks, {}), memo)
+    for part in twin.modules():
+        # Not ``eval()``: a user's own ``train`` may do more than set a flag (LoRA layers merge their
+        # weights).
+        part.__dict__["training"] = False
+    return twin, pairs
+
+
+def copy_value(value: Any, modules: dict[int, nn.Module], make: Callable[[Tensor], Tensor]) -> Any:
+    """Copy one attribute as `copy_modules` does; ``modules`` maps ids of modules to their copies."""
+    memo: dict[int, Any] = {id(tensor): make(tensor) for tensor in tensors_in(value)}
+    _share_what_refuses(value, memo, modules)
+    memo.update(modules)
+    with _Make(make):
+        return copy.deepcopy(value, memo)
+
+
+def _compiled(module: nn.Module) -> nn.Module | None:
+    """Return what ``torch.compile`` wrapped, or None. By name, for importing dynamo takes a second."""
+    return module._modules.get("_orig_mod") if type(module).__name__ == "OptimizedModule" else None
+
+
+def _prefilled(modules: dict[int, nn.Module], make: Callable[[Tensor], Tensor]) -> dict[int, Any]:
+    memo: dict[int, Any] = {}
+    for module in modules.values():
+        for name, value in list(module.__dict__.items()):
+            if name != "_modules":
+                for tensor in tensors_in(value):
+                    if id(tensor) not in memo:
+                        memo[id(tensor)] = make(tensor)
+                if isinstance(value, np.ndarray) and value.nbytes > _BIG_ARRAY_BYTES:
+                    memo[id(value)] = value
+    return memo
+
+
+class _Make(TorchFunctionMode):
+    """Sends every tensor that a deep copy meets through ``make``: ``Tensor.__deepcopy__`` comes by here."""
+
+    def __init__(self, make: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is Tensor.__deepcopy__ or func is Tensor.clone:  # a Parameter copies itself by a clone
+            return self._make(args[0])
+        return func(*args, **(kwargs or {}))
+
+
+def _copy(model: nn.Module, memo: dict[int, Any], make: Callable[[Tensor], Tensor]) -> nn.Module:
+    # The innermost first: a compiled part is replaced by a copy of what was compiled.
+    compiled = [part for part in model.modules() if _compiled(part) is not None]
+    start = dict(memo)
+    with _Make(make):
+        try:
+            for part in reversed(compiled):
+                memo[id(part)] = copy.deepcopy(_compiled(part), memo)
+            return copy.deepcopy(model, memo)
+        except RuntimeError as error:
+            if "during iteration" in str(error):
+                raise
+        except Exception:  # noqa: BLE001  anything may be hung on a model, and may refuse in its own way
+            pass
+        memo.clear()
+        memo.update(start)
+        modules = _all_modules(model)
+        for part in modules.values():
+            for name, value in list(part.__dict__.items()):
+                if name != "_modules":
+                    _share_what_refuses(value, memo, modules)
+        for part in reversed(compiled):
+            memo[id(part)] = copy.deepcopy(_compiled(part), memo)
+        return copy.deepcopy(model, memo)
+
+
+def _share_what_refuses(
+    value: object, memo: dict[int, Any], modules: dict[int, Any], depth: int = _DEEPEST_CONTAINER
+) -> None:
+    """Put into ``memo``, as their own copies, the innermost parts of ``value`` that cannot be copied.
+
+    The ``modules`` are not looked into: they are copied on their own.
+    """
+    try:
+        copy.deepcopy(value, {**memo, **modules})
+    except Exception:  # noqa: BLE001  as above
+        if isinstance(value, (list, tuple, set, dict)):
+            if depth:
+                for item in list(value.values()) if isinstance(value, dict) else list(value):
+                    _share_what_refuses(item, memo, modules, depth - 1)
+        else:
+            memo[id(value)] = value
+
+
+def _check(model: nn.Module, twin: nn.Module, make: Callable[[Tensor], Tensor]) -> None:
+    """Make sure that the copy shares the tensors and not one module."""
+    own = {id(part) for part in model.modules()}
+    for part in twin.modules():
+        if id(part) in own:
+            raise CannotShareError(f"{type(part).__name__} copies itself in its own way")
+    tensors = {id(make(t)) for t in (*model.parameters(), *model.buffers())}
+    for tensor in (*twin.parameters(), *twin.buffers()):
+        if id(tensor) not in tensors:
+            raise CannotShareError(f"{type(twin).__name__} copies its tensors in its own way")
+
+
+def _rebind_closures(holder: dict[Any, Any], memo: dict[int, Any]) -> None:
+    """Replace functions such as ``lambda x: self.act(x)``: a copy must call its own modules."""
+    for name, function in list(holder.items()):
+        if not isinstance(function, types.FunctionType) or not function.__closure__:
+            continue
+        cells = []
+        for cell in function.__closure__:
+            content = cell.cell_contents if _filled(cell) else None
+            new = memo.get(id(content)) if isinstance(content, nn.Module) else None
+            cells.append(cell if new is None else types.CellType(new))
+        if any(new is not old for new, old in zip(cells, function.__closure__, strict=True)):
+            again = types.FunctionType(
+                function.__code__,
+                function.__globals__,
+                function.__name__,
+                function.__defaults__,
+                tuple(cells),
+            )
+            again.__kwdefaults__ = function.__kwdefaults__
+            holder[name] = again
+
+
+def _filled(cell: types.CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018  an empty cell raises
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,243 @@
+"""The engine's own view of the user's model: it shares every tensor and owns its hooks and its flags.
+
+A click may be answered while the user's own cell trains the model on another thread, so the user's modules
+are never touched: not their flags, not their hooks, not their attributes. `Twin.sync`, before each job,
+follows what the user did to the model since (rebound tensors, changed numbers, replaced modules), and counts
+it: the *epoch* only grows, and grows whenever a weight, a buffer or an attribute may have changed. It reads
+the tensors' version counters and addresses, and at the start and end of a job also a few values of each
+tensor, because ``p.data.add_(...)`` moves no counter. A write through ``.data`` to a few single elements may
+therefore go unseen; anything an optimiser does, and any whole filter, is seen.
+
+A model that cannot be twinned runs itself, under a guard that puts everything back afterwards (`Twin.shared`
+is False then). Running one pass, and the random numbers drawn in it, are ``recorder``'s business.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from nnviz_widget.engine.guard import guarded
+from nnviz_widget.engine.sharing import CannotShareError, copy_modules, unwrap
+from nnviz_widget.engine.watch import Probe, Seen, Watched
+from nnviz_widget.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Twin"]
+
+_FREEZE_ATTEMPTS = 3
+
+
+class Twin:
+    """A copy of the model's modules over the very same tensors, in eval mode.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The user's model; never changed. Wrappers of ``torch.compile``, ``DataParallel`` and
+        ``DistributedDataParallel`` are looked through.
+    device : torch.device, optional
+        Where the twin computes. Where the model is elsewhere, the twin holds copies of its tensors, refreshed
+        when they change. By default where the model is.
+
+    Attributes
+    ----------
+    module : nn.Module
+        What to run, inside `running`.
+    shared : bool
+        False when the model could not be twinned and runs itself: then not while it is being trained.
+    note : str
+        Why it could not, for people; empty otherwise.
+    epoch : int
+        Grows with every change that was noticed; `sync` and `read_epoch` look for changes.
+    device : torch.device
+        Where inputs belong.
+    """
+
+    module: nn.Module
+
+    def __init__(self, model: nn.Module, *, device: torch.device | str | None = None) -> None:
+        self._root = unwrap(model)
+        self._lock = threading.RLock()
+        tensor = next(iter((*self._root.parameters(), *self._root.buffers())), None)
+        home = tensor.device if tensor is not None else torch.device("cpu")
+        self.device = home if device is None else torch.empty(0, device=device).device
+        self._copies: _Copies | None = None if self.device == home else _Copies(self.device)
+        self.epoch, self.shared, self.note = 0, True, ""
+        self._watched: list[Watched] = []
+        self._built: list[object] = []
+        self._probe: Probe | None = None
+        self._build()
+        self._seen = self._look()
+        self.read_epoch(probe=True)
+
+    def sync(self) -> int:
+        """Bring the twin up to date with the model; to be called at the start of each job.
+
+        Returns
+        -------
+        int
+            The epoch that the twin now stands for.
+        """
+        with self._lock:
+            seen = self._look()
+            if seen.structure != self._built:
+                self._build()
+                seen = self._look()
+            epoch = self._advance(seen, probe=True)
+            if self._copies is not None and not self._copies.refresh(epoch):
+                self._build()
+            if self.shared:
+                for watched in self._watched:
+                    watched.link(self._make)
+            return epoch
+
+    def read_epoch(self, *, probe: bool = False) -> int:
+        """Look for changes of the model and return the epoch; safe on every thread.
+
+        Parameters
+        ----------
+        probe : bool
+            Also compare a few values of each tensor. That sees what moves no counter, for about one
+            millisecond and a wait for the device.
+        """
+        with self._lock:
+            return self._advance(self._look(), probe=probe)
+
+    def frozen(self) -> tuple[nn.Module, int, bool]:
+        """Make a twin with private copies of every tensor, for a pass that training must not touch.
+
+        Returns
+        -------
+        module : nn.Module
+            The private twin (the model itself where it cannot be twinned).
+        epoch : int
+            The epoch it stands for.
+        consistent : bool
+            Whether the weights held still while they were copied.
+        """
+        if not self.shared:
+            return self.module, self.sync(), False
+        consistent, epoch = False, self.epoch
+        copies = _Copies(self.device)
+        for _ in range(_FREEZE_ATTEMPTS):
+            epoch = self.sync()
+            copies = _Copies(self.device)
+            for tensor in self._look().tensors:
+                copies(tensor)
+            consistent = self.read_epoch(probe=True) == epoch
+            if consistent:
+                break
+        return copy_modules(self._root, copies)[0], epoch, consistent
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Run the model in this block: afterwards the twin, or the model itself, is as it was before."""
+        if not self.shared:
+            with guarded(self._root):
+                yield
+            return
+        try:
+            yield
+        finally:
+            self._settle()
+
+    def close(self) -> None:
+        """Let go of the model and of every tensor."""
+        with self._lock:
+            self._watched.clear()
+            self._probe = self._copies = None
+            self._seen = Seen()
+            self.module = self._root = nn.Module()
+
+    def _build(self) -> None:
+        """Make the copy anew: at first, and when modules, parameters or hooks came, went or were replaced."""
+        try:
+            self.module, pairs = copy_modules(self._root, self._make)
+            self.shared, self.note = True, ""
+        except CannotShareError as error:
+            self.module, pairs = self._root, [(part, part) for part in self._root.modules()]
+            self.shared = False
+            self.note = (
+                f"{type(self._root).__name__} runs itself, not a copy of its modules: {error}. "
+                "It is put back as it was after each call; do not train it at the same moment."
+            )
+            if self._copies is not None:
+                raise InputError(
+                    f"The model cannot be shown on {self.device}: {error}.",
+                    hint="Move the model there first.",
+                ) from error
+        known = {id(watched.original): watched.scratch for watched in self._watched}
+        self._watched = [Watched(a, b, known.get(id(a), set())) for a, b in pairs]
+        self._built = self._look().structure
+
+    def _make(self, tensor: Tensor) -> Tensor:
+        return tensor if self._copies is None else self._copies(tensor)
+
+    def _look(self) -> Seen:
+        seen = Seen()
+        for watched in self._watched:
+            watched.look(seen)
+        return seen
+
+    def _advance(self, seen: Seen, *, probe: bool) -> int:
+        moved = seen != self._seen
+        self._seen = seen
+        if probe:
+            if self._probe is None or not self._probe.fits(seen.tensors):
+                self._probe = Probe(seen.tensors)
+            else:
+                moved |= self._probe.changed()
+        self.epoch += moved
+        return self.epoch
+
+    def _settle(self) -> None:
+        """Undo what the pass wrote into the twin's attributes, and learn that these are results."""
+        with self._lock:
+            if not any(watched.written() for watched in self._watched):
+                return
+            seen = self._look()
+            self._advance(seen, probe=False)
+            rebuild = seen.structure != self._built
+            modules = {id(watched.original): watched.twin for watched in self._watched}
+            for watched in self._watched:
+                watched.restore(modules, self._make)
+            self._seen = self._look()  # without these attributes: that is no change of the model
+            self._built = [None] if rebuild else self._seen.structure
+
+
+class _Copies:
+    """Copies of the model's tensors on another device, or private ones on the same device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._made: dict[int, tuple[Tensor, Tensor]] = {}
+        self._epoch = -1
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        """Return the copy of ``tensor``, always the same one."""
+        if id(tensor) not in self._made:
+            copied = tensor.detach().to(self._device, copy=True)
+            if isinstance(tensor, nn.Parameter):
+                copied = nn.Parameter(copied, requires_grad=False)
+            self._made[id(tensor)] = (tensor, copied)
+        return self._made[id(tensor)][1]
+
+    @torch.no_grad()
+    def refresh(self, epoch: int) -> bool:
+        """Copy all values again in a new epoch; False where a shape changed and copies must be replaced."""
+        if epoch == self._epoch:
+            return True
+        same = all(a.shape == b.shape and a.dtype == b.dtype for a, b in self._made.values())
+        if not same:
+            self._made.clear()
+        for original, copied in self._made.values():
+            copied.copy_(original)
+        self._epoch = epoch
+        return same

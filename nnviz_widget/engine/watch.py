@@ -1,0 +1,229 @@
+"""What the user did to the model since the last look: rebound tensors, new values, changed attributes.
+
+Reading only. What changed in *structure* (modules, parameters, hooks, objects) needs a new twin; a changed
+*value* (a tensor's version or address, a number) only a new link. Attributes that the model's own forward
+writes, such as the attention map it keeps for later, are neither: `Watched.restore` learns them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from nnviz_widget.engine.sharing import copy_value, tensors_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Probe", "Seen", "Watched"]
+
+_SCALARS = frozenset(
+    {bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size}
+)
+_CONTAINERS = (list, dict, set)
+_INTERNALS = frozenset(nn.Module().__dict__) | {"_compiled_call_impl"}
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_SAMPLES = 64  # values of each tensor that a probe compares
+
+
+@dataclass(eq=True)
+class Seen:
+    """One look at a model: compared, it tells whether anything changed."""
+
+    structure: list[object] = field(default_factory=list)
+    values: list[object] = field(default_factory=list)
+    tensors: list[Tensor] = field(default_factory=list, compare=False)
+
+    def add(self, tensor: Tensor | None) -> None:
+        """Note a tensor's identity, version and address."""
+        if tensor is None:
+            return
+        self.tensors.append(tensor)
+        try:
+            self.values.append((id(tensor), tensor._version, tensor.data_ptr()))
+        except RuntimeError:  # inference tensors count no versions, sparse ones have no address
+            self.values.append((id(tensor), _address(tensor)))
+
+
+def _address(tensor: Tensor) -> int:
+    try:
+        return tensor.data_ptr()
+    except RuntimeError:
+        return 0
+
+
+class Watched:
+    """One module, its twin, and what the twin was last given.
+
+    Parameters
+    ----------
+    original, twin : nn.Module
+        The same module where the model runs itself: then only its tensors are watched.
+    scratch : set of str
+        Attributes already known to be written by the forward.
+    """
+
+    def __init__(self, original: nn.Module, twin: nn.Module, scratch: set[str]) -> None:
+        self.original, self.twin, self.scratch = original, twin, scratch
+        self._source: dict[str, Any] = {}
+        self._given: dict[str, Any] = {}
+        self._length: dict[str, int] = {}
+        # The attributes at the last look, held so that no id is used twice, and what was found in them.
+        self._ids: list[int] = []
+        self._held: list[object] = []
+        self._shape: tuple[object, ...] = ()
+        self._numbers: tuple[object, ...] = ()
+        self._tensors: list[Tensor] = []
+        self._containers: list[Any] = []
+        self._linked = True
+        if original is not twin:
+            for name, value in list(original.__dict__.items()):
+                if name not in _INTERNALS and name in twin.__dict__:
+                    self._give(name, value, twin.__dict__[name])
+
+    def look(self, seen: Seen) -> None:
+        """Add what this module is now to ``seen``."""
+        if self.original is self.twin:
+            for tensor in (*self.original.parameters(recurse=False), *self.original.buffers(recurse=False)):
+                seen.add(tensor)
+            return
+        own, structure = self.original.__dict__, seen.structure
+        if own["_modules"]:
+            structure.append(list(own["_modules"].items()))
+        if own["_parameters"]:
+            for name, parameter in list(own["_parameters"].items()):
+                structure.append((name, id(parameter)))
+                seen.add(parameter)
+        if own["_buffers"]:
+            for name, buffer in list(own["_buffers"].items()):
+                structure.append(name)
+                seen.add(buffer)
+        for kind in _HOOKS:
+            if own[kind]:
+                structure.append((kind, list(own[kind])))
+        self._look_at_attributes(own)
+        structure.append(self._shape)
+        seen.values.append(self._numbers)
+        for tensor in self._tensors:
+            seen.add(tensor)
+        for container in self._containers:
+            structure.append(len(container))
+            for tensor in tensors_in(container):
+                seen.add(tensor)
+
+    def _look_at_attributes(self, own: dict[str, Any]) -> None:
+        """Sort what the user hung on the module; hardly ever does anything change, which is quick to see."""
+        ids = [*map(id, own.values())]
+        if ids == self._ids:
+            return
+        items = list(own.items())
+        self._held = [value for _, value in items]
+        self._ids, self._linked = [*map(id, self._held)], False
+        items = [(name, v) for name, v in items if name not in _INTERNALS and name not in self.scratch]
+        followed = {name for name, v in items if type(v) in _SCALARS or isinstance(v, Tensor)}
+        self._shape = tuple(name if name in followed else (name, id(v)) for name, v in items)
+        self._numbers = tuple(v for _, v in items if type(v) in _SCALARS)
+        self._tensors = [v for _, v in items if isinstance(v, Tensor)]
+        self._containers = [v for _, v in items if isinstance(v, (*_CONTAINERS, tuple))]
+
+    def link(self, make: Callable[[Tensor], Tensor]) -> None:
+        """Give the twin the buffers, tensors and numbers that the original has now."""
+        own, twin = self.original.__dict__, self.twin.__dict__
+        if own["_buffers"]:
+            for name, tensor in list(own["_buffers"].items()):
+                made = tensor if tensor is None else make(tensor)
+                if twin["_buffers"].get(name) is not made:
+                    twin["_buffers"][name] = made
+        if self._linked:
+            return
+        self._linked = True
+        for name, value in list(own.items()):
+            if name in self._source and self._source[name] is not value:
+                if isinstance(value, Tensor):
+                    self._give(name, value, make(value))
+                elif type(value) in _SCALARS:
+                    self._give(name, value, value)
+
+    def written(self) -> set[str]:
+        """Return the names of the twin's attributes that the pass added, replaced or grew."""
+        twin = self.twin.__dict__
+        return {
+            name
+            for name, value in twin.items()
+            if name not in _INTERNALS
+            and (
+                self._given.get(name, self) is not value
+                or (isinstance(value, _CONTAINERS) and len(value) != self._length[name])
+            )
+        }
+
+    def restore(self, modules: dict[int, nn.Module], make: Callable[[Tensor], Tensor]) -> None:
+        """Undo what `written` tells and remember it as scratch."""
+        twin = self.twin.__dict__
+        for name in self.written():
+            self.scratch.add(name)
+            self._ids = []
+            if name not in self._given:
+                del twin[name]
+            elif twin[name] is not self._given[name]:
+                twin[name] = self._given[name]
+            if name in twin and isinstance(twin[name], _CONTAINERS) and len(twin[name]) != self._length[name]:
+                value = self.original.__dict__.get(name, twin[name])
+                self._give(name, value, copy_value(value, modules, make))
+
+    def _give(self, name: str, source: Any, value: Any) -> None:
+        self._source[name], self._given[name] = source, value
+        self.twin.__dict__[name] = value
+        if isinstance(value, _CONTAINERS):
+            self._length[name] = len(value)
+
+
+class Probe:
+    """A few values of each tensor, compared bit by bit: sees the writes that move no version counter.
+
+    Parameters
+    ----------
+    tensors : list of Tensor
+        Those with plain dense memory are sampled, the others are not.
+    """
+
+    def __init__(self, tensors: list[Tensor]) -> None:
+        self._key = [(id(t), _address(t)) for t in tensors]
+        groups: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+        with torch.no_grad():
+            for tensor in tensors:
+                view = _samples(tensor)
+                if view is not None:
+                    groups.setdefault((tensor.device, tensor.dtype), []).append(view)
+        self._groups = list(groups.values())
+        self._values = self._read()
+
+    def fits(self, tensors: list[Tensor]) -> bool:
+        """Whether this probe looks at these tensors."""
+        return self._key == [(id(t), _address(t)) for t in tensors]
+
+    def changed(self) -> bool:
+        """Look again; whether any sampled value differs from the last look."""
+        old, self._values = self._values, self._read()
+        return not all(torch.equal(a, b) for a, b in zip(old, self._values, strict=True))
+
+    def _read(self) -> list[Tensor]:
+        with torch.no_grad():
+            return [torch.cat(views).view(torch.uint8) for views in self._groups]
+
+
+def _samples(tensor: Tensor) -> Tensor | None:
+    """Return a strided view of about `_SAMPLES` values, one in each row where there are fewer rows."""
+    count = tensor.numel()
+    dense = tensor.layout is torch.strided and not tensor.is_quantized and not tensor.is_meta
+    if not count or not dense or type(tensor) not in (Tensor, nn.Parameter):
+        return None
+    extent = 1 + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
+    if extent != count:  # a view with holes, or expanded
+        return None
+    # One more than a row: the samples then walk through the columns as well, and meet a change of any column.
+    step = max(1, -(-count // _SAMPLES)) + (count > _SAMPLES)
+    return tensor.detach().as_strided((-(-count // step),), (step,))
