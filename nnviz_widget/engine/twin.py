@@ -153,7 +153,7 @@ class Twin:
         with self._lock:
             self._watched.clear()
             self._probe = self._copies = None
-            self._seen = Seen()
+            self._seen, self._built = Seen(), []
             self.module = self._root = nn.Module()
 
     def _build(self) -> None:
