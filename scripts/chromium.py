@@ -1,7 +1,7 @@
 """Find a Chromium for the browser tests, install one where there is none, and print its path.
 
-Looked for in this order: the variable ``NNVIZ_CHROMIUM``, the PATH, Playwright's own store. Where there is
-none, root on a machine with apt gets the system's package, anyone else Playwright's build.
+Looked for on the PATH and in Playwright's own store, as ``tests/browser/lab.py`` does. Where there is none,
+root on a machine with apt gets the system's package, anyone else Playwright's build.
 """
 
 from __future__ import annotations
@@ -14,20 +14,14 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-MAC = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
+NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 def find() -> str | None:
     """Return the path of a Chromium or Chrome that is installed, or None."""
-    named = os.environ.get("NNVIZ_CHROMIUM")
-    if named:
-        return named
     for name in NAMES:
         if path := shutil.which(name):
             return path
-    if MAC.exists():
-        return str(MAC)
     return playwrights_own()
 
 
@@ -43,7 +37,15 @@ def install() -> None:
     if shutil.which("apt-get") and os.geteuid() == 0:
         quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         subprocess.run(["apt-get", "update", "-qq"], check=True, env=quiet, stdout=sys.stderr)
-        command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium"]
+        command = [
+            "apt-get",
+            "install",
+            "-y",
+            "-qq",
+            "--no-install-recommends",
+            "chromium",
+            "fonts-liberation",
+        ]
         subprocess.run(command, check=True, env=quiet, stdout=sys.stderr)
     else:
         command = [sys.executable, "-m", "playwright", "install", "chromium"]
@@ -57,9 +59,7 @@ def main() -> None:
         install()
         path = find()
     if path is None:
-        sys.exit(
-            "No Chromium here, and none could be installed. Name one: NNVIZ_CHROMIUM=/path/to/it make test"
-        )
+        sys.exit("No Chromium here, and none could be installed: put one on the PATH as `chromium`.")
     print(path)
 
 
