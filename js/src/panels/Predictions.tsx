@@ -1,5 +1,101 @@
-import type { Store } from "../state/store";
+// The most likely classes as bars. A click on one shows which input pixels speak for it.
 
-export function Predictions(_: { store: Store }) {
-  return null;
+import { useState } from "preact/hooks";
+import { percent, signed } from "../maps/format";
+import type { Store } from "../state/store";
+import type { Prediction } from "../state/synced";
+
+export function Predictions({ store }: { store: Store }) {
+  const run = store.synced.run.value;
+  const [logits, setLogits] = useState(false);
+  if (!run) return null;
+  const { classes, task, true: truth } = run.predictions;
+  if (task !== "classification" || classes.length === 0) {
+    const shapes = (run.predictions as { shapes?: string[] }).shapes ?? [];
+    return (
+      <section class="nn-predictions" aria-label="output">
+        <h3>Output</h3>
+        {shapes.map((text, i) => (
+          // biome-ignore lint/suspicious/noArrayIndexKey: an output is its place
+          <p key={i} class="nn-soft">
+            {text}
+          </p>
+        ))}
+        {shapes.length === 0 && <p class="nn-soft">{run.predictions.note ?? "not a row of class scores"}</p>}
+      </section>
+    );
+  }
+  const missing = truth && !classes.some((entry) => entry.index === truth.index) ? truth : null;
+  return (
+    <section class="nn-predictions" aria-label="predictions">
+      <h3>
+        Predictions
+        <button
+          type="button"
+          class="nn-link"
+          title="show probabilities or logits"
+          onClick={() => setLogits(!logits)}
+        >
+          {logits ? "logits" : "softmax"}
+        </button>
+      </h3>
+      <div class="nn-classes">
+        {classes.map((entry) => (
+          <Row key={entry.index} store={store} entry={entry} truth={truth?.index} logits={logits} />
+        ))}
+        {missing && (
+          <>
+            <hr />
+            <Row store={store} entry={missing} truth={missing.index} logits={logits} />
+          </>
+        )}
+      </div>
+    </section>
+  );
+}
+
+interface RowProps {
+  store: Store;
+  entry: Prediction;
+  truth?: number;
+  logits: boolean;
+}
+
+function Row({ store, entry, truth, logits }: RowProps) {
+  const { index, name, prob, logit } = entry;
+  const right = index === truth || entry.true === true;
+  const chosen = store.synced.selection.value.class === index;
+  const known = Number.isFinite(logit);
+  return (
+    <button
+      type="button"
+      class="nn-class"
+      data-class={index}
+      aria-pressed={chosen}
+      title={`${name}${right ? " (true class)" : ""}: ${percent(prob)}${known ? `, logit ${signed(logit)}` : ""}`}
+      onPointerEnter={() => {
+        const value = known ? `${percent(prob)} · logit ${signed(logit)}` : percent(prob);
+        store.view.hover.value = { what: `class ${index} · ${name}`, value };
+      }}
+      onPointerLeave={() => {
+        store.view.hover.value = null;
+      }}
+      onClick={() => store.selectClass(chosen ? null : index)}
+    >
+      <span class="nn-class-name">
+        <span>{name}</span>
+        {right && (
+          <b role="img" aria-label="true class">
+            ✓
+          </b>
+        )}
+      </span>
+      <span class="nn-class-bar">
+        <i style={{ width: `${Math.max(100 * prob, prob > 0 ? 0.8 : 0)}%` }} />
+      </span>
+      <span class="nn-class-value">
+        {logits ? (known ? logit.toFixed(1).replace("-", "−") : "–") : percent(prob)}
+      </span>
+    </button>
+  );
 }

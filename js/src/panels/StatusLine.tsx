@@ -1,5 +1,42 @@
+// The line at the foot: on the left what the pointer rests on, or else what to do next; on the right how long things
+// took.
+
+import { milliseconds } from "../maps/format";
 import type { Store } from "../state/store";
 
-export function StatusLine(_: { store: Store }) {
-  return null;
+export function StatusLine({ store }: { store: Store }) {
+  const hover = store.view.hover.value;
+  const { trace, maps, saliency } = store.timings.value;
+  const times = Object.entries({ trace, maps, saliency }).filter(([, ms]) => ms !== undefined);
+  return (
+    <footer class="nn-status">
+      {hover ? (
+        <span class="nn-status-left nn-status-value" data-role="hover">
+          {hover.what} {hover.value && <b>{hover.value}</b>}
+        </span>
+      ) : (
+        <span class="nn-status-left">{hint(store)}</span>
+      )}
+      <span class="nn-status-right">
+        {times.map(([what, ms]) => `${what} ${milliseconds(ms as number)}`).join(" · ")}
+      </span>
+    </footer>
+  );
+}
+
+function hint(store: Store): string {
+  const { layer, channel, pixel, class: chosen } = store.synced.selection.value;
+  const state = store.state.value;
+  if (state === "static") return "run the cell to bring the explorer to life";
+  if (state === "dead") return "the kernel is gone: run the cell again";
+  if (state === "loading") return "the first pass through the network is being recorded";
+  if (layer === null && chosen === null) {
+    return "click a layer: its maps · click a class: its saliency · double click a group: open it · ?: all keys";
+  }
+  if (channel === null && chosen === null) {
+    return "click or drag on a map: the input pixels it looks at · double click: large · Esc: back · ?: all keys";
+  }
+  if (pixel)
+    return "drag to scrub · arrows on the large map: one pixel · [ ]: channels · Esc: back · ?: all keys";
+  return "click a layer: its maps · click a pixel: its saliency · Esc: back · ?: all keys";
 }
