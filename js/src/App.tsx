@@ -2,6 +2,7 @@
 
 import { useEffect, useRef } from "preact/hooks";
 import { GraphView } from "./graph/GraphView";
+import { stepChannel } from "./maps/choose";
 import { MapsPanel } from "./maps/MapsPanel";
 import { Drawer } from "./panels/Drawer";
 import { Help } from "./panels/Help";
@@ -31,6 +32,8 @@ export function App({ store }: { store: Store }) {
       event.preventDefault();
     } else if (event.key === "?") {
       view.help.value = !view.help.value;
+    } else if (event.key === "[" || event.key === "]") {
+      stepChannel(store, event.key === "]" ? 1 : -1);
     } else {
       return;
     }

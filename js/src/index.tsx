@@ -1,7 +1,7 @@
 // Wiring only: a widget model becomes a store, a store becomes a picture. `initialize` must return at once
 // (the host gives it two seconds), so everything heavy waits for `render`.
 
-import { render as mount } from "preact";
+import { render as mount, options } from "preact";
 import { App } from "./App";
 import { Store } from "./state/store";
 import { type Synced, synced, type WidgetModel } from "./state/synced";
@@ -10,6 +10,9 @@ import "./theme.css";
 import "./graph/graph.css";
 import "./maps/maps.css";
 import "./panels/panels.css";
+
+// What arrived is drawn in the same turn of the event loop; preact's own choice, a timeout, may cost a frame.
+options.debounceRendering = queueMicrotask;
 
 interface Shared {
   synced: Synced;

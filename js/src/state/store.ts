@@ -23,6 +23,7 @@ export type DataState = "empty" | "loading" | "ready" | "busy" | "stale" | "erro
 
 const IDLE: Loadable<never> = { state: "idle", data: null };
 const MAPS_KEPT = 24;
+const VALUES_KEPT = 64;
 const STRIP_COUNT = 4;
 const STRIP_SIZE = 36;
 const MAX_SIDE = 128;
@@ -43,6 +44,9 @@ export class Store {
   readonly timings = signal<{ trace?: number; maps?: number; saliency?: number }>({});
 
   private readonly mapCache = new Map<string, Maps>();
+  private readonly valueCache = new Map<string, Float32Array>();
+  private valuesAsked = "";
+  private stopMaps = new AbortController();
   private readonly scrubber: Latest<{ node: string; unit: number[] }>;
   private readonly undo: Array<() => void> = [];
   /** Whether a kernel ever answered: a picture without one was reopened, not orphaned. */
@@ -104,6 +108,11 @@ export class Store {
     await this.settle(this.request("run", { sample: this.synced.selection.peek().sample }, { slot: "run" }));
   }
 
+  /** Ends the trace that is under way. */
+  async stop(): Promise<void> {
+    await this.settle(this.request("stop", {}, { slot: "stop" }));
+  }
+
   async inspectInput(y: number, x: number): Promise<void> {
     const reply = await this.settle(this.request("pixel", { sample: this.sample, y, x }, { slot: "pixel" }));
     if (reply) this.pixel.value = { y, x, values: reply.meta.values, saliency: reply.meta.saliency };
@@ -115,6 +124,7 @@ export class Store {
     const now = this.synced.selection.peek();
     if (view.help.peek()) view.help.value = false;
     else if (view.search.peek() !== null) view.search.value = null;
+    else if (view.zoom.peek()) view.zoom.value = false;
     else if (this.pixel.peek()) this.pixel.value = null;
     else if (now.pixel || now.class !== null) this.synced.select({ pixel: null, class: null });
     else if (now.channel !== null) this.synced.select({ channel: null });
@@ -135,8 +145,20 @@ export class Store {
     const held = this.values.peek();
     if (!maps) return null;
     if (held && held.key === maps.key && held.channel === channel) return held.data;
-    void this.fetchValues(maps, channel);
+    const name = `${maps.key}|${channel}`;
+    const kept = this.valueCache.get(name);
+    if (kept) {
+      this.values.value = { key: maps.key, channel, data: kept };
+      return kept;
+    }
+    // A moving pointer asks many times for one map; only the first of them goes out.
+    if (this.valuesAsked !== name) void this.fetchValues(maps, channel, name);
     return null;
+  }
+
+  cancelMaps(): void {
+    this.stopMaps.abort();
+    this.maps.value = { state: "error", data: null, error: { message: "Reading its maps was cancelled." } };
   }
 
   retryMaps(): void {
@@ -199,7 +221,8 @@ export class Store {
       }),
       effect(() => {
         if (runKey.value === 0) return;
-        if (layer.value !== null) void this.fetchStats(layer.value, channel.value);
+        const wanted = this.view.statsOf.value === "channel" ? channel.value : null;
+        if (layer.value !== null) void this.fetchStats(layer.value, wanted);
         else this.stats.value = IDLE;
       }),
       effect(() => {
@@ -311,17 +334,20 @@ export class Store {
     // The last maps of the same layer stay in sight until the new ones are here: a new input must not flash.
     this.maps.value = { state: "loading", data: before?.node === node ? before : null };
     let maps: Maps | null = null;
+    this.stopMaps = new AbortController();
     const request = this.request(
       "maps",
       { node, sample: this.sample, max_side: MAX_SIDE },
       {
         slot: "maps",
+        signal: this.stopMaps.signal,
         onProgress: (progress) => {
           this.maps.value = { ...this.maps.peek(), progress };
         },
         onChunk: (part) => {
           maps = collect(maps, key, part);
-          if (maps) this.maps.value = { state: "loading", data: { ...maps } };
+          // The last part is painted with the whole, once.
+          if (maps && !part.last) this.maps.value = { state: "loading", data: { ...maps } };
         },
       },
     );
@@ -340,21 +366,21 @@ export class Store {
   }
 
   private keep(maps: Maps): void {
-    this.mapCache.set(maps.key, maps);
-    for (const old of this.mapCache.keys()) {
-      if (this.mapCache.size <= MAPS_KEPT) break;
-      this.mapCache.delete(old);
-    }
+    keepFew(this.mapCache, maps.key, maps, MAPS_KEPT);
     this.maps.value = { state: "ready", data: maps };
     this.timings.value = { ...this.timings.peek(), maps: maps.ms };
   }
 
-  private async fetchValues(maps: Maps, channel: number): Promise<void> {
+  private async fetchValues(maps: Maps, channel: number, name: string): Promise<void> {
+    this.valuesAsked = name;
     const reply = await this.settle(
       this.request("values", { node: maps.node, sample: this.sample, channel }, { slot: "values" }),
     );
+    if (this.valuesAsked === name) this.valuesAsked = "";
     const part = reply?.arrays.values;
-    if (part && this.maps.peek().data?.key === maps.key) {
+    if (!part) return;
+    keepFew(this.valueCache, name, part.data, VALUES_KEPT);
+    if (this.maps.peek().data?.key === maps.key) {
       this.values.value = { key: maps.key, channel, data: part.data };
     }
   }
@@ -399,5 +425,15 @@ export class Store {
         error: { message: failure.message, hint: failure.hint },
       };
     }
+  }
+}
+
+/** Remembers the newest few. */
+function keepFew<T>(cache: Map<string, T>, name: string, value: T, limit: number): void {
+  cache.delete(name);
+  cache.set(name, value);
+  for (const old of cache.keys()) {
+    if (cache.size <= limit) break;
+    cache.delete(old);
   }
 }

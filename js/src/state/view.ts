@@ -11,6 +11,13 @@ export type Range = "channel" | "layer";
 export type Order = "strength" | "index";
 export type Overlay = "signed" | "magnitude" | "off";
 
+/** A place of a map: channel, row and column of the picture. */
+export interface Spot {
+  channel: number;
+  y: number;
+  x: number;
+}
+
 /** What the pointer rests on, for the status line: a place in words and its value. */
 export interface Hover {
   what: string;
@@ -24,6 +31,18 @@ export interface View {
   range: Signal<Range>;
   order: Signal<Order>;
   overlay: Signal<Overlay>;
+  /** Side of a tile on the sheet of maps, in CSS pixels. */
+  tile: Signal<number>;
+  /** One map fills the panel instead of the sheet of all. */
+  zoom: Signal<boolean>;
+  /** Tokens as one matrix, tokens by features, instead of a map for each feature. */
+  matrix: Signal<boolean>;
+  /** The place under the pointer. */
+  spot: Signal<Spot | null>;
+  /** The unit under a pointer that is still dragging; the selection follows when it lets go. */
+  scrub: Signal<{ channel: number; pixel: [number, number] } | null>;
+  statsOf: Signal<"layer" | "channel">;
+  drawerWidth: Signal<number>;
   /** Ids of the groups drawn open. */
   open: Signal<ReadonlySet<string>>;
   search: Signal<string | null>;
@@ -43,6 +62,13 @@ export function createView(): View {
     range: signal("channel"),
     order: signal("strength"),
     overlay: signal("signed"),
+    tile: signal(60),
+    zoom: signal(false),
+    matrix: signal(false),
+    spot: signal(null),
+    scrub: signal(null),
+    statsOf: signal("layer"),
+    drawerWidth: signal(470),
     open: signal(new Set()),
     search: signal(null),
     help: signal(false),
