@@ -49,6 +49,7 @@ def command(notebook: str) -> list[str]:
         f"--ServerApp.root_dir={ROOT}",
         f"--LabApp.default_url=/lab/tree/{notebook}",
         "--log-level=WARN",
+        "--LabApp.log_level=WARN",
     ]
     if not has_display():
         lab.append("--no-browser")
