@@ -1,0 +1,81 @@
+"""A JupyterLab in Chromium for the benchmarks that measure what a person sees, and clocks inside the page.
+
+Times are taken in the page (`performance.now()`), never around a call from Python into the browser.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.browser.lab import Lab, LabServer, launch_chromium
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from playwright.sync_api import Page
+
+CLOCK = """
+window.clock = {
+    // Arms the stopwatch: it starts with the next click, at the time of the event itself, and stops when a
+    // selector matches for the first time after that click.
+    arm(selector) {
+        this.elapsed = new Promise((resolve) => {
+            const started = (event) => {
+                const start = event.timeStamp;
+                const look = () => {
+                    if (!document.querySelector(selector)) return false;
+                    observer.disconnect();
+                    resolve(performance.now() - start);
+                    return true;
+                };
+                const observer = new MutationObserver(look);
+                observer.observe(document.body, {subtree: true, childList: true, attributes: true});
+                // What is already on the screen does not count as an answer: look only after the click's own
+                // handlers have run.
+                queueMicrotask(look);
+            };
+            document.addEventListener('click', started, {capture: true, once: true});
+        });
+    },
+};
+"""
+
+
+@contextmanager
+def lab_session(*, width: int = 1400, height: int = 1000) -> Iterator[Lab]:
+    """Yield a JupyterLab page; the server, the browser and every kernel end with the block."""
+    from playwright.sync_api import sync_playwright
+
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        server = LabServer(Path(folder) / "lab")
+        try:
+            browser = launch_chromium(playwright)
+            lab = Lab(server, browser, width=width, height=height)
+            lab.page.evaluate(CLOCK)
+            yield lab
+            browser.close()
+        finally:
+            server.close()
+
+
+def arm(page: Page, selector: str) -> None:
+    """Start the page's stopwatch with the next click; it stops when `selector` matches."""
+    page.evaluate("selector => clock.arm(selector)", selector)
+
+
+def elapsed(page: Page) -> float:
+    """Wait for the stopwatch to stop; seconds."""
+    return float(page.evaluate("() => clock.elapsed")) / 1000
+
+
+def settle(lab: Lab, quiet: float = 0.3) -> None:
+    """Wait until nothing has gone over the page's websockets for `quiet` seconds."""
+    while True:
+        before = len(lab.traffic.sent) + len(lab.traffic.received)
+        lab.page.wait_for_timeout(quiet * 1000)
+        if len(lab.traffic.sent) + len(lab.traffic.received) == before:
+            lab.traffic.clear()
+            return
