@@ -163,7 +163,6 @@ function Bars({ bins, low, high }: { bins: number[]; low: number; high: number }
       <svg viewBox={`0 0 ${bins.length * 4} 48`} preserveAspectRatio="none" aria-hidden="true">
         {bins.map((n, i) => {
           const tall = (46 * Math.log1p(n)) / most;
-          // biome-ignore lint/suspicious/noArrayIndexKey: a bin is its place
           return n > 0 && <rect key={i} x={i * 4 + 0.3} width={3.4} y={48 - tall} height={tall} />;
         })}
       </svg>

@@ -14,8 +14,8 @@ export type Control = "colour" | "range" | "order" | "size";
 
 const COLORMAPS = { viridis: "viridis", magma: "magma", gray: "gray", diverging: "red-blue" };
 const SIGNS = { value: "value", signed: "signed", magnitude: "magnitude" };
-const RANGES = { channel: "range: channel", layer: "range: layer" };
-const ORDERS = { strength: "order: strength", index: "order: index" };
+const RANGES = { channel: "per channel", layer: "per layer" };
+const ORDERS = { strength: "by strength", index: "by index" };
 
 export function Controls({ store, show }: { store: Store; show: readonly Control[] }) {
   const { view } = store;
@@ -83,7 +83,7 @@ function Choice<T extends string>({ label, value, options, onChange }: ChoicePro
     <select
       class="nn-chip nn-choice"
       aria-label={label}
-      title={label}
+      title={`${label}: ${options[value]}`}
       data-control={label}
       value={value}
       onChange={(event) => onChange(event.currentTarget.value as T)}

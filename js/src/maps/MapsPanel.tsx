@@ -12,6 +12,7 @@ import { shownChannel } from "./choose";
 import { shape, signed } from "./format";
 import { scales } from "./lut";
 import { type Planes, planesOf, read } from "./planes";
+import { Segments } from "./Segments";
 import { SheetView } from "./SheetView";
 import { TokenMatrix } from "./TokenMatrix";
 import { VectorView } from "./VectorView";
@@ -112,7 +113,13 @@ function Stack({ store, layer, maps, planes, settled, painted }: StackProps) {
       <div class="nn-under">
         {planes ? <StackLegend store={store} planes={planes} /> : <span class="nn-legend">&nbsp;</span>}
         {alone ? (
-          <button type="button" class="nn-link" onClick={() => (view.zoom.value = false)}>
+          <button
+            type="button"
+            class="nn-link"
+            onClick={() => {
+              view.zoom.value = false;
+            }}
+          >
             all {count} channels
           </button>
         ) : (
@@ -141,14 +148,17 @@ function StackLegend({ store, planes }: { store: Store; planes: Planes }) {
 function TokenSwitch({ store }: { store: Store }) {
   const { matrix } = store.view;
   return (
-    <div class="nn-segments" role="group" aria-label="picture of the tokens">
-      <button type="button" aria-pressed={!matrix.value} onClick={() => (matrix.value = false)}>
-        map per feature
-      </button>
-      <button type="button" aria-pressed={matrix.value} onClick={() => (matrix.value = true)}>
-        tokens × features
-      </button>
-    </div>
+    <Segments
+      label="picture of the tokens"
+      value={matrix.value ? "matrix" : "maps"}
+      options={[
+        ["maps", "map per feature"],
+        ["matrix", "tokens × features"],
+      ]}
+      onChoose={(choice) => {
+        matrix.value = choice === "matrix";
+      }}
+    />
   );
 }
 
@@ -191,7 +201,12 @@ function useHover(store: Store, planes: Planes | null): void {
       stopTelling();
     };
   }, [store, planes]);
-  useEffect(() => () => void (view.spot.value = null), [store]);
+  useEffect(
+    () => () => {
+      view.spot.value = null;
+    },
+    [store],
+  );
 }
 
 function Failed({ store, error }: { store: Store; error?: { message: string; hint?: string } }) {

@@ -85,6 +85,7 @@ export function TokenMatrix({ store, maps, settled, painted }: Props) {
     painted(settled);
   }, [values, scale, wide, row, settled]);
 
+  const { channel, pixel } = selected;
   const at = (event: PointerEvent | MouseEvent): { token: number; feature: number } => {
     const rect = (canvas.current as HTMLCanvasElement).getBoundingClientRect();
     const inside = (f: number, n: number) => Math.min(n - 1, Math.max(0, Math.floor(f * n)));
@@ -102,14 +103,25 @@ export function TokenMatrix({ store, maps, settled, painted }: Props) {
       value: `${raw === undefined ? "≈" : "="} ${signed(value)}`,
     };
   };
-  const { channel, pixel } = selected;
+  const walk = (event: KeyboardEvent) => {
+    const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
+    if (!step) return;
+    const clamp = (value: number, n: number) => Math.min(n - 1, Math.max(0, value));
+    const token = clamp((pixel?.[0] ?? 0) + (step[0] as number), tokens);
+    store.selectUnit(clamp((channel ?? 0) + (step[1] as number), features), [token, 0]);
+    event.preventDefault();
+    event.stopPropagation();
+  };
   return (
     <div class="nn-matrix">
       <div class="nn-matrix-box" ref={box}>
         <div
           class="nn-cells"
           role="img"
-          aria-label={`${tokens} tokens by ${features} features`}
+          // biome-ignore lint/a11y/noNoninteractiveTabindex: arrow keys choose a unit
+          tabIndex={0}
+          aria-label={`${tokens} tokens by ${features} features; arrow keys choose a unit`}
+          onKeyDown={walk}
           style={{ height: `${(tokens * row) / dpr}px` }}
           onPointerMove={hover}
           onPointerLeave={() => {

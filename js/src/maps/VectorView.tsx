@@ -99,7 +99,6 @@ function Columns({ store, values, say, choose }: Shared) {
         const bottom = value >= 0 ? zero / span : (zero + value) / span;
         return (
           <button
-            // biome-ignore lint/suspicious/noArrayIndexKey: a unit is its index
             key={i}
             type="button"
             data-channel={i}

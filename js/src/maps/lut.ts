@@ -63,7 +63,7 @@ export function entry(value: number, scale: Scale): number {
     colormap === "diverging"
       ? ZERO + Math.round((127 * shown) / to)
       : Math.round((255 * (shown - from)) / (to - from));
-  return place < 0 ? 0 : place > 255 ? 255 : place;
+  return Math.min(255, Math.max(0, place));
 }
 
 export function colour(value: number, scale: Scale): number {

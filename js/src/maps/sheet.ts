@@ -106,11 +106,12 @@ export function positions(sheet: Sheet, rows: Rows): { from: number; to: number 
   return { from: rows.first * sheet.columns, to: Math.min(sheet.count, rows.end * sheet.columns) };
 }
 
-/** The scroll offset that brings a tile into sight, as near to `top` as possible. */
+/** The scroll offset that brings a tile into sight, with a little room around it, as near to `top` as possible. */
 export function reveal(sheet: Sheet, position: number, top: number, height: number): number {
   const { y } = place(sheet, position);
-  if (y < top) return y;
-  if (y + sheet.height > top + height) return y + sheet.height - height;
+  const room = Math.min(2 * sheet.gap, Math.max(0, (height - sheet.height) / 2));
+  if (y - room < top) return Math.max(0, y - room);
+  if (y + sheet.height + room > top + height) return y + sheet.height + room - height;
   return top;
 }
 

@@ -4,6 +4,7 @@ import { useComputed } from "@preact/signals";
 import { useLayoutEffect, useRef } from "preact/hooks";
 import { table, unpack } from "../maps/colormaps";
 import { shape, short, signed } from "../maps/format";
+import { Segments } from "../maps/Segments";
 import type { InputImage, Saliency } from "../state/data";
 import type { Store } from "../state/store";
 import type { Overlay } from "../state/view";
@@ -235,20 +236,14 @@ function Caption({ store }: { store: Store }) {
         {overlay !== "off" && field && ` · receptive field outlined${field.exact ? "" : " (at most)"}`}
       </p>
       <div class="nn-caption-row">
-        <div class="nn-segments" role="group" aria-label="saliency">
-          {OVERLAYS.map(([id, name]) => (
-            <button
-              key={id}
-              type="button"
-              aria-pressed={overlay === id}
-              onClick={() => {
-                view.overlay.value = id;
-              }}
-            >
-              {name}
-            </button>
-          ))}
-        </div>
+        <Segments
+          label="saliency"
+          value={overlay}
+          options={OVERLAYS}
+          onChoose={(choice) => {
+            view.overlay.value = choice;
+          }}
+        />
         {data && overlay !== "off" && <Bar saliency={data} overlay={overlay} />}
       </div>
     </div>
@@ -275,9 +270,10 @@ function Bar({ saliency, overlay }: { saliency: Saliency; overlay: Overlay }) {
   });
   const { signed: reach, magnitude } = saliency.scale;
   return (
-    <span class="nn-legend" title="the range of this picture">
-      {overlay === "signed" ? `±${short(reach)}` : `0 … ${short(magnitude)}`}
+    <span class="nn-legend nn-legend-wide" title="the range of this picture">
+      <span>{overlay === "signed" ? short(-reach) : "0"}</span>
       <i style={{ background: `linear-gradient(90deg, ${stops.join(", ")})` }} />
+      <span>{overlay === "signed" ? `+${short(reach)}` : short(magnitude)}</span>
     </span>
   );
 }

@@ -16,7 +16,6 @@ export function Predictions({ store }: { store: Store }) {
       <section class="nn-predictions" aria-label="output">
         <h3>Output</h3>
         {shapes.map((text, i) => (
-          // biome-ignore lint/suspicious/noArrayIndexKey: an output is its place
           <p key={i} class="nn-soft">
             {text}
           </p>

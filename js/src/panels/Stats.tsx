@@ -2,6 +2,7 @@
 
 import { useRef, useState } from "preact/hooks";
 import { count, percent, short, signed } from "../maps/format";
+import { Segments } from "../maps/Segments";
 import type { Stats as Data } from "../state/data";
 import type { Store } from "../state/store";
 import { niceTicks } from "./ticks";
@@ -15,27 +16,21 @@ export function Stats({ store }: { store: Store }) {
   const { data, state } = store.stats.value;
   const { layer, channel } = synced.selection.value;
   const [log, setLog] = useState(false);
-  const of = view.statsOf.value;
   return (
     <div class="nn-stats" data-panel="stats" data-layer={data?.node} data-state={state}>
       <div class="nn-controls">
-        <div class="nn-segments" role="group" aria-label="values of">
-          <button
-            type="button"
-            aria-pressed={of === "layer" || channel === null}
-            onClick={() => (view.statsOf.value = "layer")}
-          >
-            whole layer
-          </button>
-          <button
-            type="button"
-            disabled={channel === null}
-            aria-pressed={of === "channel" && channel !== null}
-            onClick={() => (view.statsOf.value = "channel")}
-          >
-            {channel === null ? "channel" : `channel ${channel}`}
-          </button>
-        </div>
+        <Segments
+          label="values of"
+          value={channel === null ? "layer" : view.statsOf.value}
+          options={[
+            ["layer", "whole layer"],
+            ["channel", channel === null ? "channel" : `channel ${channel}`],
+          ]}
+          disabled={channel === null ? ["channel"] : []}
+          onChoose={(choice) => {
+            view.statsOf.value = choice;
+          }}
+        />
         <button type="button" class="nn-chip" aria-pressed={log} onClick={() => setLog(!log)}>
           log counts
         </button>
@@ -123,7 +118,6 @@ function Histogram({ store, data, log }: { store: Store; data: Data; log: boolea
         const to = x(edges[i + 1] as number);
         const tall = n > 0 ? Math.max(up(n), 0.8) : 0;
         const width = Math.max(0.6, to - from - (to - from > 3 ? 0.8 : 0));
-        // biome-ignore lint/suspicious/noArrayIndexKey: a bin is its place
         return tall > 0 && <rect key={i} x={from} y={floor - tall} width={width} height={tall} />;
       })}
       <g class="nn-axis">

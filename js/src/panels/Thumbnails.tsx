@@ -37,7 +37,6 @@ export function Thumbnails({ store }: { store: Store }) {
     <div class="nn-thumbs" role="toolbar" aria-label="samples" ref={strip} onKeyDown={walk}>
       {Array.from({ length: shown }, (_, i) => (
         <button
-          // biome-ignore lint/suspicious/noArrayIndexKey: a sample is its place in the batch
           key={i}
           type="button"
           data-sample={i}
