@@ -18,6 +18,7 @@ __all__ = [
     "ModelError",
     "NNVizError",
     "OutOfMemoryError",
+    "UnknownLayerError",
     "UnknownNameError",
     "nearest",
 ]
@@ -56,6 +57,10 @@ class InputError(NNVizError, ValueError):
 
 class UnknownNameError(InputError, LookupError):
     """A layer, class, option or operation of that name does not exist."""
+
+
+class UnknownLayerError(UnknownNameError):
+    """No layer of that name ran in the traced pass."""
 
 
 class OutOfMemoryError(NNVizError):

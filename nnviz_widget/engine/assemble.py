@@ -1,0 +1,234 @@
+"""Draw the graph of a finished recording: which operations make a node, what goes where, what was never used.
+
+Works on what the recorder left (module calls, operations, references); runs nothing and touches no tensor.
+
+Weights stand inside the node that applies them (a linear layer's matrix is no box of its own); parameters
+and buffers that are used as data (a position embedding that is added, a table that is indexed) are
+constants with an edge.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING
+
+from nnviz_widget.engine.details import module_detail, op_detail
+from nnviz_widget.engine.failure import line_label
+from nnviz_widget.engine.flops import flops_of
+from nnviz_widget.engine.graph import Edge, Graph, Group, Node, fold_siblings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from torch import nn
+
+    from nnviz_widget.engine.recording import Frame, Op, Recording, Ref, Spec
+
+__all__ = ["assemble"]
+
+_STATE = frozenset({"parameter", "buffer"})
+#: Operations that apply weights: the parameters and buffers that they are called with stand inside their
+#: node.
+_APPLY_WEIGHTS = frozenset(
+    ["conv1d", "conv2d", "conv3d", "conv", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear", "bilinear", "addmm", "baddbmm", "matmul", "mm", "bmm", "mv", "embedding", "embedding_bag", "batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell", "prelu", "multi_head_attention"]
+)
+#: Those that scale or shift: a vector of parameters stands inside, a grid of them (a position embedding) is
+#: data.
+_SCALE_OR_SHIFT = frozenset({"add", "sub", "mul", "div", "addcmul", "pow"})
+
+
+def assemble(recording: Recording) -> Graph:
+    """Return the graph of a recording, which must still have its module calls."""
+    return _Drawing(recording).graph
+
+
+class _Drawing:
+    def __init__(self, recording: Recording) -> None:
+        root = recording.root
+        assert root is not None
+        self.recording = recording
+        self.ops = recording.ops
+        self.graph = Graph(model=type(root.module).__name__)
+        self.nodes: dict[str, Node] = {}
+        self.parameters = dict(root.module.named_parameters())
+        self.sizes = {id(tensor): tensor.numel() for tensor in self.parameters.values()}
+        #: Which node counted a parameter first.
+        self.counted: dict[int, str] = {}
+        group = Group(
+            id="", type=self.graph.model, params=sum(self.sizes.values()), source=line_label(root.source)
+        )
+        self.graph.groups.append(group)
+        self._fill(root, group)
+        self._draw_edges()
+        self._count_groups()
+        if recording.complete:
+            self._mark_unused()
+        elif recording.failed:
+            self._mark_failed()
+        fold_siblings(self.graph)
+
+    # -- nodes ----------------------------------------------------------------------------------------------
+
+    def _fill(self, frame: Frame, group: Group) -> None:
+        for child in frame.children:
+            if isinstance(child, int):
+                op = self.ops[child]
+                if op.kind not in _STATE:
+                    self._add_data_sources([op], group)
+                    self._add(self._op_node(op, frame), group)
+            elif child.leaf:
+                ops = [self.ops[index] for index in child.children if isinstance(index, int)]
+                if ops:
+                    self._add_data_sources(ops, group)
+                    self._add(self._leaf_node(child, ops), group)
+            elif child.children:
+                inner = Group(
+                    id=child.id,
+                    path=child.path,
+                    call=child.call,
+                    type=type(child.module).__name__,
+                    parent=group.id,
+                    params=sum(self.sizes.get(id(tensor), 0) for tensor in child.module.parameters()),
+                    source=line_label(child.source),
+                )
+                self.graph.groups.append(inner)
+                group.children.append(inner.id)
+                self._fill(child, inner)
+
+    def _add(self, node: Node, group: Group) -> None:
+        node.parent = group.id
+        group.children.append(node.id)
+        self.nodes[node.id] = node
+        self.graph.nodes.append(node)
+
+    def _add_data_sources(self, ops: Iterable[Op], group: Group) -> None:
+        """Put the parameters and buffers that these operations use as data before them."""
+        for op in ops:
+            for ref in op.inputs:
+                source = self.ops[ref.op]
+                if source.kind in _STATE and source.node not in self.nodes and self._is_data(source, op):
+                    node = self._node(
+                        source.node, source.name, 0, source.kind, "constant", [source], source.outputs
+                    )
+                    node.params = self._count([source.name], node)
+                    self._add(node, group)
+
+    def _is_data(self, source: Op, op: Op) -> bool:
+        """Whether a parameter or buffer is an input of this operation rather than its weight."""
+        if op.name in _APPLY_WEIGHTS:
+            return False
+        owner = op.node.partition("@")[0]
+        if not op.node.startswith("const:") and "/" not in op.node and source.name.startswith(f"{owner}."):
+            return False  # a leaf's own
+        vector = sum(size > 1 for size in source.outputs[0].shape) <= 1
+        return not (op.name in _SCALE_OR_SHIFT and vector and source.kind == "parameter")
+
+    def _op_node(self, op: Op, frame: Frame) -> Node:
+        kind = {"call": "op", "decision": "op", "failure": "op", "identity": "op"}.get(op.kind, op.kind)
+        if op.node.startswith("const:"):
+            kind = "constant"
+        outputs = op.outputs[: len(op.outputs) - len(op.aliases)]
+        word = op.kind if op.kind in {"input", "output", "constant"} else op.name
+        node = self._node(op.node, frame.path, frame.call, word, kind, [op], outputs)
+        node.detail = op_detail(op) if kind in {"op", "constant"} else op.name
+        weights = [source.name for ref in op.inputs if (source := self.ops[ref.op]).kind == "parameter"]
+        node.params = self._count([name for name in weights if f"const:{name}" not in self.nodes], node)
+        return node
+
+    def _leaf_node(self, frame: Frame, ops: list[Op]) -> Node:
+        calls = [op for op in ops if op.kind not in {*_STATE, "constant"}]
+        main = max(reversed(calls), key=lambda op: flops_of(op, self.ops), default=ops[-1])
+        specs = [self.ops[ref.op].outputs[ref.port] for ref in frame.outputs]
+        node = self._node(frame.id, frame.path, frame.call, main.name, "module", calls, specs)
+        node.type = type(frame.module).__name__
+        node.detail = module_detail(frame.module)
+        node.source = line_label(frame.source)
+        node.params = self._count_module(frame.module, node)
+        return node
+
+    def _node(
+        self, name: str, path: str, call: int, word: str, kind: str, ops: list[Op], outputs: Iterable[Spec]
+    ) -> Node:
+        outputs = list(outputs)
+        node = Node(id=name, path=path, call=call, op=word, kind=kind)
+        node.output_shapes = [spec.shape for spec in outputs]
+        dtype = outputs[0].dtype if outputs else None
+        node.dtype = str(dtype).removeprefix("torch.") if dtype is not None else ""
+        node.bytes = sum(prod(spec.shape) * spec.dtype.itemsize for spec in outputs if spec.dtype is not None)
+        node.flops = sum(flops_of(op, self.ops) for op in ops)
+        node.source = line_label(ops[0].source) if ops else ""
+        if ops and all(op.kind == "identity" for op in ops):
+            node.status = "identity"
+        return node
+
+    def _count(self, names: list[str], node: Node) -> int:
+        return self._count_tensors([self.parameters[name] for name in names if name in self.parameters], node)
+
+    def _count_module(self, module: nn.Module, node: Node) -> int:
+        return self._count_tensors(list(module.parameters()), node)
+
+    def _count_tensors(self, tensors: list[nn.Parameter], node: Node) -> int:
+        total = 0
+        for tensor in tensors:
+            first = self.counted.setdefault(id(tensor), node.id)
+            if first != node.id:
+                node.shared = first
+            else:
+                total += self.sizes.get(id(tensor), 0)
+        return total
+
+    # -- edges ----------------------------------------------------------------------------------------------
+
+    def _draw_edges(self) -> None:
+        drawn: set[tuple[Ref, str]] = set()
+        for op in self.ops:
+            target = self.nodes.get(op.node)
+            if target is None or op.kind in _STATE:
+                continue
+            for ref in op.inputs:
+                source = self.ops[ref.op]
+                if source.node == op.node or source.node not in self.nodes or (ref, op.node) in drawn:
+                    continue
+                if source.kind in _STATE and not self._is_data(source, op):
+                    continue
+                drawn.add((ref, op.node))
+                shape = source.outputs[ref.port].shape
+                self.graph.edges.append(Edge(source.node, op.node, shape))
+                target.input_shapes.append(shape)
+
+    # -- totals and marks -----------------------------------------------------------------------------------
+
+    def _count_groups(self) -> None:
+        groups = {group.id: group for group in self.graph.groups}
+        for node in self.graph.nodes:
+            group = groups[node.parent]
+            group.flops += node.flops
+            while group.id:
+                group = groups[group.parent]
+                group.flops += node.flops
+
+    def _mark_unused(self) -> None:
+        """Mark every node that neither an output nor a decision of Python's came from."""
+        used: set[int] = set()
+        pending = [op.index for op in self.ops if op.kind in {"output", "decision"}]
+        while pending:
+            index = pending.pop()
+            if index not in used:
+                used.add(index)
+                pending += [ref.op for ref in self.ops[index].inputs]
+        useful = {self.ops[index].node for index in used}
+        for node in self.graph.nodes:
+            if node.id not in useful:
+                node.status = "unused"
+
+    def _mark_failed(self) -> None:
+        groups = {group.id: group for group in self.graph.groups}
+        node = self.nodes.get(self.recording.failed)
+        if node is None:
+            return
+        node.status = "failed"
+        group = groups[node.parent]
+        group.status = "failed"
+        while group.id:
+            group = groups[group.parent]
+            group.status = "failed"

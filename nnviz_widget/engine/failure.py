@@ -1,0 +1,113 @@
+"""Where the user's code is, and what to say when it raises.
+
+Finds the line of the user's own code (outside torch, this package and Python's library) that ran an
+operation or raised, and turns an exception in a recorded forward into a `ModelError` that carries the
+partial run.
+"""
+
+from __future__ import annotations
+
+import sysconfig
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from nnviz_widget.engine.recording import Op
+from nnviz_widget.errors import ModelError
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from nnviz_widget.engine.recorder import _Recorder
+    from nnviz_widget.engine.recording import Frame, Recording
+
+__all__ = ["line_label", "model_error", "shape_label", "user_line"]
+
+_TORCH = str(Path(torch.__file__).parent)
+_HERE = str(Path(__file__).parent)
+_PYTHON = sysconfig.get_paths()["stdlib"]
+#: File name -> whether it is not the user's.
+_internal: dict[str, bool] = {}
+
+
+def _is_internal(file: str) -> bool:
+    known = _internal.get(file)
+    if known is None:
+        library = file.startswith(_PYTHON) and "-packages" not in file
+        known = library or file.startswith(
+            ("<frozen", _TORCH + "/", _TORCH + "\\", _HERE + "/", _HERE + "\\")
+        )
+        _internal[file] = known
+    return known
+
+
+def user_line(frame: FrameType | None) -> tuple[str, int]:
+    """Return file and line of the innermost frame of the user's, or ``("", 0)`` before the run began."""
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if not _is_internal(file):
+            return file, frame.f_lineno
+        if frame.f_code.co_name == "run" and file.startswith(_HERE):
+            break
+        frame = frame.f_back
+    return "", 0
+
+
+def line_label(source: tuple[str, int]) -> str:
+    """Return ``file.py:12``; ``cell:12`` for a line of a notebook; empty for none."""
+    file, line = source
+    if not file:
+        return ""
+    name = "cell" if "ipykernel_" in file or file.startswith("<ipython-input") else Path(file).name
+    return f"{name}:{line}"
+
+
+def shape_label(shape: tuple[int, ...]) -> str:
+    """Return ``1×3×224×224``, or ``scalar``."""
+    return "×".join(map(str, shape)) if shape else "scalar"
+
+
+def model_error(recorder: _Recorder, error: Exception, recording: Recording) -> ModelError:
+    """Finish the partial recording with the node that failed, and say what happened there."""
+    from nnviz_widget.engine.trace import Trace  # noqa: PLC0415 - a trace knows recordings, not the reverse
+
+    op, frame = _culprit(recorder, error)
+    recorder.tape.place(op, frame)
+    recorder.settle(frame)
+    recording.failed = op.node
+    shapes = tuple(shape_label(recorder.tape.ops[ref.op].outputs[ref.port].shape) for ref in op.inputs)
+    source = line_label(_raising_line(error) or op.source)
+    where = f" in {op.node}" if op.node else ""
+    where += f" ({source})" if source else ""
+    return ModelError(
+        f"The model raised {type(error).__name__}{where}: {error}",
+        hint=f"Shapes that reached it: {', '.join(shapes)}." if shapes else "",
+        source=source,
+        node=op.node,
+        shapes=shapes,
+        trace=Trace(recording),
+    )
+
+
+def _culprit(recorder: _Recorder, error: Exception) -> tuple[Op, Frame]:
+    """Return the operation that raised; where none did, one that stands for the module's own `raise`."""
+    chain: list[BaseException | None] = [error, error.__cause__, error.__context__]
+    if recorder.tape.failed is not None and any(recorder.tape.failed[0] is link for link in chain):
+        return recorder.tape.failed[1:]
+    frame = recorder.tape.frame
+    if recorder.failed is not None and any(recorder.failed[0] is link for link in chain):
+        frame = recorder.failed[1]
+    op = Op(0, "failure", "raise", None, (), {}, frame.inputs, source=frame.source)
+    return op, frame
+
+
+def _raising_line(error: BaseException) -> tuple[str, int] | None:
+    found: Any = None
+    step = error.__traceback__
+    while step is not None:
+        file = step.tb_frame.f_code.co_filename
+        if not _is_internal(file):
+            found = (file, step.tb_lineno)
+        step = step.tb_next
+    return found

@@ -1,0 +1,292 @@
+"""The picture of one run as plain data: nodes, edges, groups.
+
+Here live the dataclasses that the recorder fills and the page draws, their JSON form, and how identical
+siblings are found. No torch, no tensor, no layout: a graph can be pickled, sent, compared and read back
+without any of them.
+
+Ids are stable from run to run, so that a selection survives a new input: a module call is its path
+(``layer1.0.conv1``, the second call ``layer1.0.conv1@1``), an operation is ``<group id>/<name>`` (the
+second one ``<group id>/<name>#1``), then ``input``, ``output`` and ``const:...``. The root group's id is
+the empty string.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+__all__ = ["Edge", "Graph", "Group", "Node", "Shape", "fold_siblings"]
+
+Shape: TypeAlias = tuple[int, ...]
+
+
+@dataclass(slots=True)
+class Node:
+    """One call of a leaf module, one operation, one input, output or constant.
+
+    Attributes
+    ----------
+    id : str
+        Unique in the graph and stable between runs of the same structure.
+    path : str
+        Path of the module (of the parameter, for a constant that is one); for an operation the path of the
+        module whose forward ran it; ``""`` is the root.
+    call : int
+        Which call of that module, from 0.
+    op : str
+        What it does, in the user's vocabulary: ``conv2d``, ``relu``, ``cat``, ``add``.
+    kind : str
+        ``input``, ``module``, ``op``, ``constant`` or ``output``.
+    type : str
+        Class name of the module (``Conv2d``), empty for everything else.
+    detail : str
+        A short human hint: ``7×7 /2``, ``64→128``, ``p=0.5``.
+    input_shapes, output_shapes : list of tuple of int
+        Shapes of the tensors that came in (one for each edge) and went out.
+    dtype : str
+        Type of the first output: ``float32``.
+    params : int
+        Its own parameters; of weights that are used several times only the first use counts them.
+    flops : int
+        Floating point operations of this call, two for a multiply-add.
+    bytes : int
+        Memory of its outputs.
+    source : str
+        ``file.py:12``, the user's line that ran it.
+    status : str
+        ``ok``, ``identity`` (gave back what it was given), ``failed`` or ``unused`` (nothing came of it).
+    parent : str
+        Id of the group that it stands in.
+    shared : str
+        Id of the node that used the same weights first, where there is one.
+    """
+
+    id: str
+    path: str = ""
+    call: int = 0
+    op: str = ""
+    kind: str = "op"
+    type: str = ""
+    detail: str = ""
+    input_shapes: list[Shape] = field(default_factory=list)
+    output_shapes: list[Shape] = field(default_factory=list)
+    dtype: str = ""
+    params: int = 0
+    flops: int = 0
+    bytes: int = 0
+    source: str = ""
+    status: str = "ok"
+    parent: str = ""
+    shared: str = ""
+
+
+@dataclass(slots=True)
+class Edge:
+    """A tensor of this shape that went from one node to another."""
+
+    source: str
+    target: str
+    shape: Shape = ()
+
+
+@dataclass(slots=True)
+class Group:
+    """One call of a module that called others (or ran several operations of its own).
+
+    Attributes
+    ----------
+    id, path, call, type, parent
+        As for a node; the root group's id and path are empty.
+    children : list of str
+        Ids of the nodes and groups in it, in order of execution.
+    fold : int
+        How many structurally identical siblings follow each other here, this one included; 1 is none.
+    params : int
+        Parameters of the module, everything below included, each counted once.
+    flops : int
+        Sum over the nodes in it.
+    source : str
+        ``file.py:12``, the user's line that called it.
+    status : str
+        ``ok`` or ``failed`` (the run ended in here).
+    """
+
+    id: str
+    path: str = ""
+    call: int = 0
+    type: str = ""
+    children: list[str] = field(default_factory=list)
+    fold: int = 1
+    parent: str = ""
+    params: int = 0
+    flops: int = 0
+    source: str = ""
+    status: str = "ok"
+
+
+@dataclass(slots=True)
+class Graph:
+    """What ran, and what went where.
+
+    Attributes
+    ----------
+    model : str
+        Class name of the model.
+    nodes : list of Node
+        In order of execution; every edge goes from an earlier to a later node.
+    edges : list of Edge
+        Between nodes; each tensor at most once between two nodes.
+    groups : list of Group
+        The root first, each before those inside it.
+    """
+
+    model: str = ""
+    nodes: list[Node] = field(default_factory=list)
+    edges: list[Edge] = field(default_factory=list)
+    groups: list[Group] = field(default_factory=list)
+
+    def __getitem__(self, name: str) -> Node | Group:
+        """Return the node or group of this id; ``KeyError`` where there is none."""
+        for item in self:
+            if item.id == name:
+                return item
+        raise KeyError(name)
+
+    def __contains__(self, name: object) -> bool:
+        return any(item.id == name for item in self)
+
+    def __iter__(self) -> Iterator[Node | Group]:
+        yield from self.nodes
+        yield from self.groups
+
+    def ids(self) -> list[str]:
+        """Ids of all nodes, then of all groups."""
+        return [item.id for item in self]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the graph as JSON-able plain data (tuples become lists)."""
+        return {
+            "model": self.model,
+            "nodes": [_plain(node) for node in self.nodes],
+            "edges": [_plain(edge) for edge in self.edges],
+            "groups": [_plain(group) for group in self.groups],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Graph:
+        """Read back what `to_dict` wrote; unknown keys are an error, missing ones take their defaults."""
+        return cls(
+            model=data.get("model", ""),
+            nodes=[
+                Node(
+                    **{
+                        **node,
+                        "input_shapes": _shapes(node.get("input_shapes", ())),
+                        "output_shapes": _shapes(node.get("output_shapes", ())),
+                    }
+                )
+                for node in data.get("nodes", ())
+            ],
+            edges=[Edge(**{**edge, "shape": tuple(edge.get("shape", ()))}) for edge in data.get("edges", ())],
+            groups=[
+                Group(**{**group, "children": list(group.get("children", ()))})
+                for group in data.get("groups", ())
+            ],
+        )
+
+
+def _plain(item: Node | Edge | Group) -> dict[str, Any]:
+    return {key: _lists(value) for key, value in asdict(item).items()}
+
+
+def _lists(value: Any) -> Any:
+    return [_lists(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+
+def _shapes(shapes: Any) -> list[Shape]:
+    return [tuple(shape) for shape in shapes]
+
+
+def fold_siblings(graph: Graph) -> None:
+    """Set `Group.fold`: siblings that follow each other, feed each other and are built alike stand for one.
+
+    Alike means: the same classes, operations, hints, parameters and output shapes inside, wired the same
+    way. So the blocks of a transformer fold, a block with a downsampling branch does not fold with those
+    without, and parallel branches (which do not feed each other) never fold.
+    """
+    nodes = {node.id: node for node in graph.nodes}
+    groups = {group.id: group for group in graph.groups}
+    # The chain of groups above each node, innermost first: an edge counts for every pair of siblings it
+    # connects.
+    above: dict[str, list[str]] = {}
+    for node in graph.nodes:
+        chain, parent = [], node.parent
+        while parent in groups and parent != "":
+            chain.append(parent)
+            parent = groups[parent].parent
+        above[node.id] = chain
+    linked = {
+        (a, b)
+        for edge in graph.edges
+        for a in above.get(edge.source, ())
+        for b in above.get(edge.target, ())
+        if a != b
+    }
+    incoming: dict[str, list[str]] = {}
+    for edge in graph.edges:
+        incoming.setdefault(edge.target, []).append(edge.source)
+    signatures: dict[str, tuple[Any, ...]] = {}
+
+    def flatten(group: Group) -> list[Node]:
+        inside: list[Node] = []
+        for child in group.children:
+            if child in groups:
+                inside += flatten(groups[child])
+            else:
+                inside.append(nodes[child])
+        return inside
+
+    def signature(group: Group) -> tuple[Any, ...]:
+        if group.id not in signatures:
+            inside = flatten(group)
+            place = {node.id: index for index, node in enumerate(inside)}
+            wires = tuple(
+                tuple(place.get(source, -1) for source in incoming.get(node.id, ())) for node in inside
+            )
+            skeleton = tuple(
+                (groups[child].type, len(groups[child].children)) if child in groups else ""
+                for child in group.children
+            )
+            looks = tuple(
+                (
+                    node.op,
+                    node.kind,
+                    node.type,
+                    node.detail,
+                    node.params,
+                    node.status,
+                    tuple(node.output_shapes),
+                )
+                for node in inside
+            )
+            signatures[group.id] = (group.type, skeleton, looks, wires)
+        return signatures[group.id]
+
+    for parent in graph.groups:
+        run: list[Group] = []
+        for child in [*parent.children, None]:
+            current = groups.get(child) if child is not None else None
+            if (
+                run
+                and current
+                and (run[-1].id, current.id) in linked
+                and signature(run[-1]) == signature(current)
+            ):
+                run.append(current)
+                continue
+            for member in run:
+                member.fold = len(run)
+            run = [current] if current else []

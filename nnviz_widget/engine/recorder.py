@@ -1,0 +1,322 @@
+"""One forward pass, recorded: operations in the user's own vocabulary, activations, the graph.
+
+`record` runs a module once, eagerly, on the real input, under a ``TorchFunctionMode`` (which sees every
+torch function with the name the user wrote) and hooks on each module of the one it was given (never global
+hooks: with those, transformer layers take a fused path in which their parts are not called). It is meant
+for the engine's twin, on the engine's thread: hooks ignore calls from other threads, and everything it
+hangs on the modules is gone when it returns, also after an exception or a cancel.
+
+Left elsewhere: writing down the operations (``tape``), whose memory it is (``memory``), drawing the graph
+(``assemble``), answering questions about the run (``trace``), which thread and when (``jobs``).
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch.utils._pytree import tree_map
+
+from nnviz_widget.engine.failure import model_error, user_line
+from nnviz_widget.engine.memory import Kept, version_of
+from nnviz_widget.engine.recording import Frame, Op, Recording, Ref, tensors_of
+from nnviz_widget.engine.tape import STATE, Stop, Tape, spec_of
+from nnviz_widget.errors import NNVizError, OutOfMemoryError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from torch import Tensor, nn
+
+__all__ = ["Op", "Recording", "Ref", "record"]
+
+
+class Token(Protocol):
+    """Something that can end the run: `check` raises when the work is no longer wanted."""
+
+    def check(self) -> None: ...
+
+
+def record(
+    module: nn.Module,
+    args: tuple[Any, ...] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    keep: str | Collection[str] | None = "all",
+    grad: bool = False,
+    stop_at: str | None = None,
+    token: Token | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    budget: int | None = None,
+    seed: int = 0,
+) -> Recording:
+    """Run `module(*args, **kwargs)` once and return what happened.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The engine's twin, in the mode (eval) in which it is to run. Its parameters, buffers and the inputs
+        are left bit for bit as they are: what the forward writes into them goes to private copies.
+    args, kwargs
+        As the module takes them, on its device.
+    keep : "all", collection of str, or None
+        Ids of the nodes and groups whose activation to keep.
+    grad : bool
+        Run with autograd. Gradients can then be taken with respect to those inputs that require them.
+    stop_at : str, optional
+        Node or group id: the run ends as soon as its output exists, which is then in `Recording.stopped`.
+    token : object with `check`, optional
+        Asked at every module and operation; raising ends the run.
+    progress : callable, optional
+        Called with how many modules have begun, and of how many.
+    budget : int, optional
+        Bytes of activations to keep; the largest are let go first (`Recording.dropped`).
+    seed : int
+        Of the generator that random operations of the model draw from, the same ones in every run.
+
+    Raises
+    ------
+    ModelError
+        The model raised; `.trace` then holds the part that ran, `.node`, `.source` and `.shapes` say where.
+    OutOfMemoryError
+        The device ran out of memory.
+    """
+    recorder = _Recorder(
+        module, kept=Kept(keep, budget), stop_at=stop_at, token=token, progress=progress, seed=seed
+    )
+    return recorder.run(tuple(args), dict(kwargs or {}), grad=grad)
+
+
+class _Recorder:
+    """The hooks of one run, around its tape."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        kept: Kept,
+        stop_at: str | None,
+        token: Token | None,
+        progress: Callable[[int, int], None] | None,
+        seed: int,
+    ) -> None:
+        self.module = module
+        self.root = Frame(module, "", 0, None)
+        self.kept = kept
+        self.memory = kept.memory
+        self.check = token.check if token is not None else _nothing
+        owned = {id(tensor): (name, "buffer") for name, tensor in module.named_buffers()}
+        owned.update({id(tensor): (name, "parameter") for name, tensor in module.named_parameters()})
+        self.tape = Tape(self.root, owned, kept=kept, stop_at=stop_at, check=self.check, seed=seed)
+        #: The module call that the last exception left first.
+        self.failed: tuple[BaseException, Frame] | None = None
+        self._progress = progress
+        self._thread = threading.get_ident()
+        self._begun = 0
+        self._calls: dict[str, int] = {}
+        self._paths: dict[int, list[str]] = {}
+        for name, child in module.named_modules(remove_duplicate=False):
+            self._paths.setdefault(id(child), []).append(name)
+
+    # -- the run --------------------------------------------------------------------------------------------
+
+    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, grad: bool) -> Recording:
+        """Run the module and gather the recording."""
+        recording = Recording(self.tape.ops, {}, args=args, kwargs=kwargs, root=self.root)
+        tensors = [*self.module.parameters(), *self.module.buffers()]
+        before = [version_of(tensor) for tensor in tensors]
+        start = time.perf_counter()
+        handles: list[Any] = []
+
+        def close() -> Recording:
+            recording.seconds = time.perf_counter() - start
+            recording.activations, recording.dropped = self.kept.activations()
+            recording.stopped = self.tape.stopped
+            recording.consistent = before == [version_of(tensor) for tensor in tensors]
+            return recording
+
+        try:
+            with torch.set_grad_enabled(grad):
+                # Rebuilt containers: what the model does to its lists and dicts stays with it. With autograd
+                # the model also gets copies, as it may write into its input, which a leaf forbids.
+                args, kwargs = tree_map(_unleaf if grad else _same, (args, kwargs))
+                self._bind_inputs(args, kwargs, grad=grad)
+                self._hang_hooks(handles)
+                with self.tape:
+                    output = self.module(*args, **kwargs)
+                self.check()
+                recording.output = self._finish(output)
+        except Stop:
+            recording.complete = False
+        except NNVizError:
+            raise
+        except torch.OutOfMemoryError as error:
+            where = self.tape.frame.id or type(self.module).__name__
+            raise OutOfMemoryError(
+                f"The device ran out of memory in {where!r}.",
+                hint="Pass a smaller batch, or move the model to a device with more memory.",
+            ) from error
+        except Exception as error:
+            recording.complete = False
+            raise model_error(self, error, close()) from error
+        finally:
+            for handle in handles:
+                handle.remove()
+        return close()
+
+    def _bind_inputs(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, grad: bool) -> None:
+        named = tensors_of(args) + tensors_of(kwargs)
+        for name, tensor in named:
+            if self.memory.find(tensor) is not None:
+                continue  # the same tensor given twice
+            alone = len(named) == 1
+            node = "input" if alone else f"input:{name}"
+            op = Op(0, "input", "" if alone else name, None, outputs=(spec_of(tensor),), node=node)
+            self.memory.bind(
+                tensor, Ref(self.tape.append(op).index), foreign=not (grad and tensor.requires_grad)
+            )
+            self.tape.made(op.node, tensor)
+
+    def _finish(self, output: Any) -> Any:
+        """Record the outputs; return the structure that the model returned, detached."""
+        current = self.memory.current
+        named = [(name, current(tensor)) for name, tensor in tensors_of(output)]
+        for name, tensor in named:
+            alone = len(named) == 1
+            node = "output" if alone else f"output:{name}"
+            ref = self.tape.ref(tensor)
+            op = Op(0, "output", "" if alone else name, None, (), {}, (ref,), (spec_of(tensor),), node)
+            self.tape.append(op)
+            self.tape.made(node, tensor)
+        if len(named) > 1:
+            # Of several outputs the first that could be scores stands for all of them.
+            scores = [tensor for _, tensor in named if tensor.is_floating_point() and tensor.dim() > 1]
+            self.tape.made("output", [*scores, named[0][1]][0])
+        if self.memory.diverted or any(tensor.requires_grad for _, tensor in named):
+            output = tree_map(lambda x: current(x).detach() if isinstance(x, torch.Tensor) else x, output)
+        return output
+
+    # -- modules --------------------------------------------------------------------------------------------
+
+    def _hang_hooks(self, handles: list[Any]) -> None:
+        for child in self.module.modules():
+            handles.append(child.register_forward_pre_hook(self._enter, prepend=True, with_kwargs=True))
+            # Always called: a forward may catch what one of its parts raises, and go on.
+            handles.append(child.register_forward_hook(self._leave, always_call=True))
+
+    def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if threading.get_ident() != self._thread:
+            return
+        self.check()
+        parent = self.tape.frame
+        if module is self.module and self._begun == 0:
+            frame = self.root
+        else:
+            path = self._path(module, parent.path)
+            call = self._calls.get(path, 0)
+            self._calls[path] = call + 1
+            frame = Frame(module, path, call, parent)
+            parent.children.append(frame)
+            parent.called = True
+        self._begun += 1
+        frame.error = sys.exc_info()[1]
+        frame.source = user_line(sys._getframe(1))
+        with torch._C.DisableTorchFunction():
+            frame.inputs = self._refs([tensor for _, tensor in tensors_of((args, kwargs))])
+        self.tape.frame = frame
+        if self._progress is not None:
+            self._progress(min(self._begun, len(self._paths)), len(self._paths))
+
+    def _refs(self, tensors: list[Tensor]) -> tuple[Ref, ...]:
+        """Return the values of those tensors that were made or seen in this run."""
+        find = self.memory.find
+        return tuple([ref for tensor in tensors if (ref := find(tensor)) is not None])
+
+    def _path(self, module: nn.Module, parent: str) -> str:
+        paths = self._paths.get(id(module))
+        if paths is None:  # made while the model runs
+            return f"{parent}.<{type(module).__name__}>".lstrip(".")
+        if len(paths) > 1:
+            # A module with several names is called by the one that its caller knows.
+            inside = f"{parent}." if parent else ""
+            return next((path for path in paths if path.startswith(inside)), paths[0])
+        return paths[0]
+
+    def _leave(self, module: nn.Module, _: tuple[Any, ...], output: Any) -> Any:
+        if threading.get_ident() != self._thread:
+            return None
+        frame = self.tape.frame
+        while frame.module is not module and frame.parent is not None:
+            frame = frame.parent
+        self.tape.frame = frame.parent or frame
+        error = sys.exc_info()[1]
+        if error is not None and error is not frame.error:
+            if self.failed is None or self.failed[0] is not error:
+                self.failed = (error, frame)
+            self.settle(frame)
+            return None
+        self.check()
+        with torch._C.DisableTorchFunction():
+            return self._left(frame, output)
+
+    def settle(self, frame: Frame) -> None:
+        """Decide whether a call is one node; then all that ran in it belongs to that node."""
+        frame.leaf = frame.looks_like_leaf()
+        if frame.leaf:
+            for child in frame.children:
+                op = self.tape.ops[child]  # type: ignore[index]  # a leaf has called no module
+                if op.kind not in STATE:
+                    self.kept.drop(op.node)
+                    op.node = frame.id
+
+    def _left(self, frame: Frame, output: Any) -> Any:
+        """Take down what a call gave; return what its caller shall get, or None for just that."""
+        result = None
+        tensors = [tensor for _, tensor in tensors_of(output)]
+        self.settle(frame)
+        if frame.leaf and tensors:
+            result = self._pass_through(frame, output, tensors)
+            tensors = [result] if result is not None else tensors
+        frame.outputs = self._refs(tensors)
+        if tensors:
+            self.tape.made(frame.id, self.memory.current(tensors[0]))
+        return result
+
+    def _pass_through(self, frame: Frame, output: Any, tensors: list[Tensor]) -> Tensor | None:
+        """Give a leaf an operation of its own where none that ran in it made its output."""
+        refs = self._refs(tensors)
+        inside = set(frame.children)
+        if any(ref.op in inside for ref in refs):
+            return None
+        specs = tuple(spec_of(tensor) for tensor in tensors)
+        op = Op(0, "identity", "identity", None, refs, {}, refs, specs, frame.id, source=frame.source)
+        result = None
+        if len(refs) < len(tensors):
+            op.kind, op.name = "opaque", type(frame.module).__name__.lower()
+            op.func, op.args, op.inputs = frame.module.__call__, frame.inputs, frame.inputs
+            op.unsafe = "what it does inside could not be seen"
+        elif type(output) is torch.Tensor:
+            # Another object for the same data keeps the way past this module and the way through it apart.
+            result = output.view_as(output)
+            tensors = [result]
+        op.index = len(self.tape.ops)
+        self.tape.ops.append(op)
+        frame.children.append(op.index)
+        for port, tensor in enumerate(tensors):
+            self.memory.bind(tensor, Ref(op.index, port))
+        return result
+
+
+def _nothing() -> None:
+    pass
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _unleaf(value: Any) -> Any:
+    return value.clone() if isinstance(value, torch.Tensor) and value.requires_grad else value

@@ -1,0 +1,238 @@
+"""What one recorded pass leaves behind: operations, their references to each other, activations, the output.
+
+Plain containers, filled by ``recorder`` and ``assemble``, read by ``trace`` and by everything that walks or
+replays a run. Nothing here runs a model.
+
+Every tensor of a run is one *value*: output number ``port`` of operation number ``op``, written ``Ref(op,
+port)``. Inputs, parameters, buffers and constants are outputs of operations that have no callable, so that
+a replay needs no second mechanism. An operation that writes in place makes a new value for the same memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor, nn
+
+    from nnviz_widget.engine.graph import Graph
+
+__all__ = ["Alias", "Frame", "Layout", "Op", "Recording", "Ref", "Spec", "tensors_of"]
+
+#: Shape, strides and storage offset.
+Layout: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], int]
+
+
+class Ref(NamedTuple):
+    """Value number `port` of operation number `op`."""
+
+    op: int
+    port: int = 0
+
+
+class Spec(NamedTuple):
+    """Shape and type of a value."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype | None
+
+
+class Alias(NamedTuple):
+    """Another live value in the memory that an operation wrote to, and the new value it thereby became.
+
+    Attributes
+    ----------
+    port : int
+        Output of the operation that stands for the new value.
+    before : Ref
+        The value it was.
+    layout, written : tuple
+        ``(shape, strides, storage offset)`` of the alias and of the tensor that was written.
+    """
+
+    port: int
+    before: Ref
+    layout: Layout
+    written: Layout
+
+
+@dataclass(slots=True)
+class Op:
+    """One recorded operation.
+
+    Attributes
+    ----------
+    index : int
+        Its place in `Recording.ops`.
+    kind : str
+        ``call``; ``decision`` (a value was read into Python: ``if x.sum() > 0``, ``.item()``,
+        ``.numpy()``); ``identity`` (a module that gave back what it was given); ``opaque`` (a module whose
+        inside could not be seen); ``output``; or a source without inputs: ``input``, ``parameter``,
+        ``buffer``, ``constant``.
+    name : str
+        The user's word for it (``conv2d``, ``add``); of a source: which one (``encoder.pos_embedding``).
+    func : callable or None
+        What was called; None for sources, which take their value from the run (`value`, or by `name`).
+    args, kwargs
+        As it was called, every tensor replaced by its `Ref`, also inside lists, tuples, dicts and slices.
+    inputs : tuple of Ref
+        The tensors among the arguments, flat, in order; then the aliases that it overwrote in part.
+    outputs : tuple of Spec
+        One for each tensor in the result, flat, in order; of an operation in place the first is the new
+        value.
+    node : str
+        Id of the graph node that it belongs to.
+    inplace : bool
+        Whether it wrote into memory that it was given.
+    unsafe : str
+        Why it must not simply be run again, empty where it may.
+    aliases : tuple of Alias
+        Further values that it changed through shared memory.
+    source : tuple of (str, int)
+        File and line of the user's code that ran it.
+    value : Tensor or None
+        The tensor itself, for constants; never for parameters and buffers, which stay live by name.
+    """
+
+    index: int
+    kind: str
+    name: str
+    func: Callable[..., Any] | None
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    inputs: tuple[Ref, ...] = ()
+    outputs: tuple[Spec, ...] = ()
+    node: str = ""
+    inplace: bool = False
+    unsafe: str = ""
+    aliases: tuple[Alias, ...] = ()
+    source: tuple[str, int] = ("", 0)
+    value: Tensor | None = None
+
+
+class Frame:
+    """One call of a module while it runs: where it stands, what ran in it, what came out."""
+
+    __slots__ = (
+        "call", "called", "children", "counts", "error", "id", "inputs", "leaf", "module", "outputs", "parent",
+        "path", "solo", "source", "torchs",
+    )  # fmt: skip
+
+    def __init__(self, module: nn.Module, path: str, call: int, parent: Frame | None) -> None:
+        self.module = module
+        self.path = path
+        self.call = call
+        self.parent = parent
+        self.id = f"{path}@{call}" if call else path
+        #: Operations (by index) and calls of other modules, in order.
+        self.children: list[int | Frame] = []
+        #: How often each operation ran directly in here.
+        self.counts: dict[str, int] = {}
+        self.inputs: tuple[Ref, ...] = ()
+        self.outputs: tuple[Ref, ...] = ()
+        self.leaf = False
+        #: Whether it called another module.
+        self.called = False
+        #: Whether the class is torch's own, and whether it has no parts: then it is a leaf whatever runs in
+        #: it.
+        self.torchs = type(module).__module__.startswith(("torch.nn.", "torch.ao.nn."))
+        self.solo = self.torchs and not module._modules and parent is not None
+        #: The exception that was being handled when the call began.
+        self.error: BaseException | None = None
+        self.source: tuple[str, int] = ("", 0)
+
+    def looks_like_leaf(self, more: int = 0) -> bool:
+        """Whether this call, as far as it went (and `more` operations), is one node of the graph.
+
+        It is for a module of torch's own that called no other; for any module that ran nothing; and for one
+        without parts that ran a single operation. The root is always a group.
+        """
+        if self.parent is None or self.called:
+            return False
+        ran = sum(self.counts.values()) - self.counts.get("constant", 0) + more
+        return self.torchs or ran == 0 or (ran == 1 and not self.module._modules)
+
+
+@dataclass
+class Recording:
+    """Everything one pass left.
+
+    Attributes
+    ----------
+    ops : list of Op
+        In order of execution, sources where they were first used.
+    activations : dict of str to Tensor
+        First output tensor of each kept node and group, by id. Never overwritten by what ran later.
+    output : object
+        What the model returned; None after a stop.
+    args, kwargs
+        What the model was given.
+    stopped : Tensor or None
+        The value at `stop_at`, attached to its autograd graph where the pass had one.
+    seconds : float
+        Wall time of the pass.
+    consistent : bool
+        False where weights moved while the pass ran.
+    complete : bool
+        False after a stop, a cancel or a failure.
+    failed : str
+        Id of the node or group at which the model raised, else empty.
+    """
+
+    ops: list[Op]
+    activations: dict[str, Tensor]
+    output: Any = None
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    stopped: Tensor | None = None
+    seconds: float = 0.0
+    consistent: bool = True
+    complete: bool = True
+    failed: str = ""
+    #: Ids whose activation was kept out for want of memory.
+    dropped: set[str] = field(default_factory=set)
+    root: Frame | None = None
+    _graph: Graph | None = None
+
+    @property
+    def graph(self) -> Graph:
+        """The graph of what ran, drawn when first asked for."""
+        if self._graph is None:
+            from nnviz_widget.engine.assemble import assemble  # noqa: PLC0415 - it reads recordings
+
+            assert self.root is not None
+            self._graph = assemble(self)
+            self.root = None  # it holds on to the modules
+        return self._graph
+
+
+def tensors_of(value: Any, name: str = "") -> list[tuple[str, Tensor]]:
+    """List the tensors in a nest of tuples, lists, dicts and dataclasses, each with the path of keys to it.
+
+    Objects of other kinds are not looked into (the key-value caches of language models among them).
+    """
+    found: list[tuple[str, Tensor]] = []
+    _collect(value, name, found)
+    return found
+
+
+def _collect(value: Any, name: str, found: list[tuple[str, Tensor]]) -> None:
+    if isinstance(value, torch.Tensor):
+        found.append((name, value))
+    elif isinstance(value, (list, tuple)):
+        names = getattr(value, "_fields", None) or range(len(value))
+        for key, part in zip(names, value, strict=False):
+            _collect(part, f"{name}.{key}" if name else str(key), found)
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            _collect(part, f"{name}.{key}" if name else str(key), found)
+    elif is_dataclass(value) and not isinstance(value, type):
+        for entry in fields(value):
+            part = getattr(value, entry.name, None)
+            _collect(part, f"{name}.{entry.name}" if name else entry.name, found)

@@ -1,0 +1,117 @@
+"""Mean, spread, range, zeros, NaN, Inf and the histogram of a tensor, computed where the tensor is.
+
+Works for every type (integers, bool, half precision, complex by magnitude) and for empty tensors. Moments
+are of the finite values alone, in float64 where the device has it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import nan
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Stats", "statistics"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Numbers about one tensor.
+
+    Attributes
+    ----------
+    mean, std, min, max : float
+        Of the finite values; `std` is of the population (divides by n). NaN where there is no finite value.
+    zeros : float
+        Fraction of all values that are exactly zero, 0 to 1.
+    nan, inf : int
+        How many are NaN, how many infinite.
+    numel : int
+        How many values there are.
+    counts : tuple of int
+        Finite values in each bin.
+    edges : tuple of float
+        Bounds of the bins, one more than `counts`, from `min` to `max`; widened by a half where those are
+        equal.
+    """
+
+    mean: float
+    std: float
+    min: float
+    max: float
+    zeros: float
+    nan: int
+    inf: int
+    numel: int
+    counts: tuple[int, ...]
+    edges: tuple[float, ...]
+
+
+def statistics(tensor: Tensor, *, bins: int = 64) -> Stats:
+    """Describe the values of a tensor.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        Any shape and type; not changed.
+    bins : int
+        Bars of the histogram, at least 1.
+    """
+    if bins < 1:
+        raise ValueError(f"bins must be at least 1, got {bins}")
+    values = _real(tensor)
+    total = values.numel()
+    zeros = (total - int(values.count_nonzero())) / total if total else 0.0
+    nans = infinities = 0
+    if values.is_floating_point() and total and not bool(values.sum().isfinite()):
+        # The sum of finite values may overflow, so this only says that it is worth looking.
+        nans, infinities = int(values.isnan().sum()), int(values.isinf().sum())
+        values = values[values.isfinite()]
+    if not values.numel():
+        return Stats(nan, nan, nan, nan, zeros, nans, infinities, total, (0,) * bins, _edges(0.0, 0.0, bins))
+    low, high = (float(bound) for bound in values.aminmax())
+    wide = values if values.device.type == "mps" else values.double()
+    variance, mean = torch.var_mean(wide, correction=0)
+    edges = _edges(low, high, bins)
+    counts = torch.histc(wide, bins=bins, min=edges[0], max=edges[-1])
+    return Stats(
+        mean=float(mean),
+        std=float(variance.sqrt()),
+        min=low,
+        max=high,
+        zeros=zeros,
+        nan=nans,
+        inf=infinities,
+        numel=total,
+        counts=tuple(int(count) for count in counts.tolist()),
+        edges=edges,
+    )
+
+
+def _real(tensor: Tensor) -> Tensor:
+    """Flatten to real numbers that the kernels used here all take."""
+    with torch.no_grad():
+        values = tensor.detach()
+        if values.layout != torch.strided:
+            values = values.to_dense()
+        if values.is_quantized:
+            values = values.dequantize()
+        if values.is_complex():
+            values = values.abs()
+        if not values.is_floating_point() or values.dtype.itemsize < 4:
+            values = values.float() if values.dtype in _SMALL else values.double()
+        return values.reshape(-1)
+
+
+_SMALL = frozenset({torch.bool, torch.uint8, torch.int8, torch.int16, torch.float16, torch.bfloat16})
+
+
+def _edges(low: float, high: float, bins: int) -> tuple[float, ...]:
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    width = (high - low) / bins
+    return (*(low + i * width for i in range(bins)), high)

@@ -1,0 +1,246 @@
+"""Answers about one recorded pass: its graph, its output, the activation and the statistics of any layer.
+
+A trace is what `Engine.trace` returns. It keeps activations within a budget of bytes; what was let go is
+computed again when asked for, by a function that the engine gives it. It runs no model itself, and knows
+neither threads nor pages.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from nnviz_widget.engine.memory import storage_key
+from nnviz_widget.engine.recording import tensors_of
+from nnviz_widget.engine.statistics import Stats, statistics
+from nnviz_widget.errors import InputError, UnknownLayerError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import Tensor
+
+    from nnviz_widget.engine.graph import Graph
+    from nnviz_widget.engine.recording import Op, Recording
+
+__all__ = ["Stats", "Trace"]
+
+
+class Trace:
+    """One pass through the model.
+
+    Parameters
+    ----------
+    recording : Recording
+        What the recorder left.
+    module_path : callable, optional
+        Returns the path of a module of the user's model, or None where it is no part of it.
+    recompute : callable, optional
+        Takes a frozen set of ids and returns their activations, from the same weights and inputs; raises
+        where these are no longer to be had.
+    budget : int, optional
+        Bytes of activations to hold; the ones not used for longest are let go.
+    epoch : int
+        The epoch of the weights that the pass used.
+
+    Attributes
+    ----------
+    graph : Graph
+        Nodes, edges and groups of the pass.
+    output : object
+        What the model returned, detached.
+    inputs : tuple of Tensor
+        The tensors that the model was given, in order; `args` and `kwargs` are the call itself.
+    ops : list of Op
+        Every operation with its arguments.
+    seconds : float
+        Wall time of the pass.
+    consistent : bool
+        False where weights moved while the pass ran.
+    complete : bool
+        False for the part of a pass that failed.
+    """
+
+    def __init__(
+        self,
+        recording: Recording,
+        *,
+        module_path: Callable[[nn.Module], str | None] | None = None,
+        recompute: Callable[[frozenset[str]], Mapping[str, Tensor]] | None = None,
+        budget: int | None = None,
+        epoch: int = 0,
+    ) -> None:
+        self.graph: Graph = recording.graph
+        self.output: Any = recording.output
+        self.args: tuple[Any, ...] = recording.args
+        self.kwargs: dict[str, Any] = recording.kwargs
+        self.inputs: tuple[Tensor, ...] = tuple(t for _, t in tensors_of(self.args) + tensors_of(self.kwargs))
+        self.ops: list[Op] = recording.ops
+        self.seconds = recording.seconds
+        self.consistent = recording.consistent
+        self.complete = recording.complete
+        self.epoch = epoch
+        self._items = {item.id: item for item in self.graph}
+        self._module_path = module_path
+        self._recompute = recompute
+        self._budget = budget
+        self._lock = threading.RLock()
+        self._held: OrderedDict[str, Tensor] = OrderedDict(recording.activations)
+        self._known = {*recording.activations, *recording.dropped}
+        self._evict()
+
+    def __repr__(self) -> str:
+        return (
+            f"Trace({self.graph.model}: {len(self.graph.nodes)} nodes, {len(self.graph.groups)} groups, "
+            f"{self.seconds * 1e3:.1f} ms)"
+        )
+
+    def resolve(self, layer: str | nn.Module, call: int = 0) -> str:
+        """Return the id of the node or group that `layer` names.
+
+        Parameters
+        ----------
+        layer : str or nn.Module
+            Dotted path, node or group id, or a module of the model.
+        call : int
+            Which use of a module that is used several times, from 0.
+
+        Raises
+        ------
+        UnknownLayerError
+            Nothing of that name ran.
+        """
+        if isinstance(layer, nn.Module):
+            path = self._module_path(layer) if self._module_path is not None else None
+            if path is None:
+                raise UnknownLayerError(f"This {type(layer).__name__} is not a part of the traced model.")
+        elif isinstance(layer, str):
+            path = layer
+        else:
+            raise UnknownLayerError(
+                f"A layer is a dotted path, a node id or a module, not {type(layer).__name__} {layer!r}."
+            )
+        name = f"{path}@{call}" if call else path
+        if name in self._items or name in self._known:
+            return name
+        if path in self._items:
+            uses = sum(item.path == path and item.kind == "module" for item in self.graph.nodes)
+            uses = uses or sum(group.path == path for group in self.graph.groups)
+            raise UnknownLayerError(
+                f"{path!r} ran {uses} time(s), so call={call} does not exist; calls count from 0."
+            )
+        raise UnknownLayerError(
+            f"No layer {path!r} ran in this pass.{nearest(path, self._items)}",
+            hint="trace.graph.ids() lists all of them.",
+        )
+
+    def activation(self, layer: str | nn.Module, call: int = 0) -> Tensor:
+        """Return what a layer gave, as it was when it gave it.
+
+        Parameters
+        ----------
+        layer : str or nn.Module
+            Dotted path, node or group id, or a module of the model. A group's activation is its module's
+            output.
+        call : int
+            Which use of a module that is used several times, from 0.
+
+        Returns
+        -------
+        Tensor
+            On the device of the model, detached; the first one where the layer gave several. Treat it as
+            read-only.
+
+        Raises
+        ------
+        UnknownLayerError
+            Nothing of that name ran.
+        InputError
+            It gave no tensor, or its activation was not kept and cannot be computed again.
+        """
+        name = self.resolve(layer, call)
+        with self._lock:
+            tensor = self._held.get(name)
+            if tensor is None:
+                tensor = self._again(name)
+            self._held.move_to_end(name)
+            return tensor.detach() if tensor.requires_grad else tensor
+
+    def holds(self, layer: str | nn.Module, call: int = 0) -> bool:
+        """Whether the activation is at hand, so that asking for it costs no pass."""
+        return self.resolve(layer, call) in self._held
+
+    def stats(
+        self,
+        layer: str | nn.Module,
+        call: int = 0,
+        *,
+        sample: int | None = None,
+        channel: int | None = None,
+        bins: int = 64,
+    ) -> Stats:
+        """Return mean, spread, range, zeros, NaN, Inf and a histogram of a layer's activation.
+
+        Parameters
+        ----------
+        layer, call
+            As for `activation`.
+        sample : int, optional
+            Of one sample of the batch; by default of all.
+        channel : int, optional
+            Of one channel (index along axis 1); by default of all.
+        bins : int
+            Bars of the histogram.
+        """
+        tensor = self.activation(layer, call)
+        for axis, index, word in ((0, sample, "sample"), (1, channel, "channel")):
+            if index is not None:
+                if tensor.dim() <= axis or not 0 <= index < tensor.shape[axis]:
+                    size = tensor.shape[axis] if tensor.dim() > axis else 0
+                    raise InputError(f"{word}={index} does not exist; this activation has {size}.")
+                tensor = tensor.narrow(axis, index, 1)
+        return statistics(tensor, bins=bins)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the activations that are held; tensors in the same memory count once."""
+        return sum({_place(tensor): _size(tensor) for tensor in self._held.values()}.values())
+
+    def release(self) -> None:
+        """Let go of all activations; they are computed again when asked for."""
+        with self._lock:
+            self._held.clear()
+
+    def _again(self, name: str) -> Tensor:
+        if self._recompute is None or name not in self._known:
+            what = "gave no tensor" if name not in self._known and self.complete else "was not kept"
+            raise InputError(f"The activation of {name!r} {what}.")
+        tensor = self._recompute(frozenset({name}))[name]
+        self._held[name] = tensor
+        self._evict(spare=name)
+        return tensor
+
+    def _evict(self, spare: str = "") -> None:
+        if self._budget is None:
+            return
+        excess = self.nbytes - self._budget
+        for name in list(self._held):
+            if excess <= 0:
+                return
+            if name == spare or name not in self._held:
+                continue
+            place = _place(self._held[name])
+            excess -= _size(self._held[name])
+            for other in [other for other, tensor in self._held.items() if _place(tensor) == place]:
+                del self._held[other]
+
+
+def _size(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _place(tensor: Tensor) -> int:
+    return storage_key(tensor) or id(tensor)
