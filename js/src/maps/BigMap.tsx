@@ -134,7 +134,7 @@ export function Facts({ store, planes }: { store: Store; planes: Planes }) {
           {channel} of {planes.count}
         </dd>
         <dt>pixel</dt>
-        <dd>{spot && here ? `${spot.y}, ${spot.x}` : "–"}</dd>
+        <dd>{spot && here ? planes.name(spot.y, spot.x) : "–"}</dd>
         <dt>value</dt>
         <dd>{here ? `${here.exact ? "" : "≈ "}${signed(here.value)}` : "–"}</dd>
         <dt>range</dt>

@@ -142,7 +142,7 @@ function StackLegend({ store, planes }: { store: Store; planes: Planes }) {
   const channel = useComputed(() => shownChannel(store, planes)).value;
   const range = view.range.value;
   const scale = scales(planes.low, planes.high, range, view.sign.value, view.colormap.value)(channel);
-  return <Legend scale={scale} whose={range === "layer" ? "this layer" : `channel ${channel}`} />;
+  return <Legend scale={scale} whose={range === "layer" ? "this layer" : `ch ${channel}`} />;
 }
 
 function TokenSwitch({ store }: { store: Store }) {

@@ -54,10 +54,12 @@ export function SheetView({ store, planes, expected, settled, painted }: Props) 
   useLayoutEffect(() => {
     const element = box.current;
     if (!element) return;
-    const measure = () => setArea({ width: element.clientWidth, height: element.clientHeight });
+    const inner = element.firstElementChild as HTMLElement;
+    const measure = () => setArea({ width: inner.clientWidth, height: element.clientHeight });
     measure();
     const watch = new ResizeObserver(measure);
     watch.observe(element);
+    watch.observe(inner);
     return () => watch.disconnect();
   }, []);
 
@@ -272,7 +274,7 @@ function useZoomWheel(store: Store, box: { current: HTMLDivElement | null }, she
       event.preventDefault();
       const { tile } = store.view;
       const wish = tile.peek() * Math.exp(-event.deltaY * (event.deltaMode === 1 ? 0.05 : 0.004));
-      const next = Math.min(Math.max(wish, SMALLEST), element.clientWidth);
+      const next = Math.min(Math.max(wish, SMALLEST), now.current.room);
       if (next === tile.peek()) return;
       const offset = event.clientY - element.getBoundingClientRect().top;
       const { columns, height, gap } = now.current;

@@ -14,7 +14,8 @@ import { ordered } from "./sheet";
 import { rangeOf, rowOf, wrap } from "./vector";
 
 const BARS_UP_TO = 128;
-const STRONGEST = 12;
+const STRONGEST = 16;
+const CELLS_HEIGHT = 260;
 
 interface Props {
   store: Store;
@@ -55,7 +56,7 @@ export function VectorView({ store, maps, settled, painted }: Props) {
     ) : (
       <div class="nn-vector">
         <Columns {...shared} />
-        <p class="nn-soft">{values.length} units, drawn from zero; click one for its saliency</p>
+        <Strongest {...shared} />
       </div>
     );
   }
@@ -63,9 +64,20 @@ export function VectorView({ store, maps, settled, painted }: Props) {
     <div class="nn-vector">
       <Controls store={store} show={["colour"]} />
       <Cells {...shared} paintedNow={(done) => painted(done && settled)} />
-      <h4>strongest</h4>
-      <List {...shared} indices={ordered(values.map(Math.abs), "strength").subarray(0, STRONGEST)} />
+      <Strongest {...shared} />
     </div>
+  );
+}
+
+function Strongest(shared: Shared) {
+  const indices = ordered(shared.values.map(Math.abs), "strength").subarray(0, STRONGEST);
+  return (
+    <>
+      <h4>
+        strongest <span class="nn-soft">of {shared.values.length} units</span>
+      </h4>
+      <List {...shared} indices={indices} />
+    </>
   );
 }
 
@@ -162,11 +174,15 @@ function Cells(props: Shared & { paintedNow(done: boolean): void }) {
   const surface = useRef(new Surface());
   const [width, setWidth] = useState(0);
   const dpr = window.devicePixelRatio || 1;
-  const grid = useMemo(() => wrap(values.length, width * dpr), [values.length, width, dpr]);
+  const grid = useMemo(
+    () => wrap(values.length, width * dpr, CELLS_HEIGHT * dpr),
+    [values.length, width, dpr],
+  );
   const [low, high] = useMemo(() => rangeOf(values), [values]);
   const [colormap, sign] = [view.colormap.value, view.sign.value];
   const scale = scaleFor(low, high, sign, colormap);
   const { columns, rows, cell } = grid;
+  const tall = Math.round(rows * cell);
   const selected = useComputed(() => synced.selection.value.channel).value;
 
   useLayoutEffect(() => {
@@ -181,15 +197,17 @@ function Cells(props: Shared & { paintedNow(done: boolean): void }) {
 
   useLayoutEffect(() => {
     if (!canvas.current || width === 0) return paintedNow(false);
-    const { words, stride } = surface.current.open(canvas.current, columns * cell, rows * cell);
+    const { words, stride } = surface.current.open(canvas.current, Math.round(columns * cell), tall);
     const colours = table(colormap);
     const line = cell >= 8 ? 1 : 0;
     for (let i = 0; i < values.length; i++) {
       const word = colours[entry(values[i] as number, scale)] as number;
-      const x = (i % columns) * cell;
-      const y = Math.floor(i / columns) * cell;
-      for (let r = y; r < y + cell - line; r++)
-        words.fill(word, r * stride + x, r * stride + x + cell - line);
+      const [column, row] = [i % columns, Math.floor(i / columns)];
+      const left = Math.round(column * cell);
+      const right = Math.round((column + 1) * cell) - line;
+      const bottom = Math.min(tall, Math.round((row + 1) * cell)) - line;
+      for (let y = Math.round(row * cell); y < bottom; y++)
+        words.fill(word, y * stride + left, y * stride + right);
     }
     surface.current.close(canvas.current);
     paintedNow(true);
@@ -219,7 +237,7 @@ function Cells(props: Shared & { paintedNow(done: boolean): void }) {
         // biome-ignore lint/a11y/noNoninteractiveTabindex: arrow keys move the chosen unit
         tabIndex={0}
         aria-label={`${values.length} units as coloured cells; arrow keys choose one`}
-        style={{ width: `${columns * side}px`, height: `${rows * side}px` }}
+        style={{ width: `${columns * side}px`, height: `${tall / dpr}px` }}
         onPointerMove={(event) => say(at(event))}
         onPointerLeave={() => say(null)}
         onClick={(event) => {

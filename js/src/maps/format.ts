@@ -46,7 +46,8 @@ export function count(value: number): string {
     [1e6, "M"],
     [1e3, "k"],
   ] as const) {
-    if (value >= size) return `${(value / size).toFixed(value >= 100 * size ? 0 : 1)} ${letter}`;
+    if (value >= size)
+      return `${(value / size).toFixed(value >= 100 * size ? 0 : 1).replace(/\.0$/, "")} ${letter}`;
   }
   return `${value}`;
 }

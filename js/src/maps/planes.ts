@@ -21,6 +21,8 @@ export interface Planes {
   bad: ReadonlyMap<number, number>;
   /** First byte of a channel. */
   start(channel: number): number;
+  /** The place in words. */
+  name(y: number, x: number): string;
   /** What the store calls this place of a plane. */
   unit(y: number, x: number): [number, number];
   /** Back from there; null where the unit is on no plane (a class token). */
@@ -48,6 +50,7 @@ function stack(maps: Maps): Planes {
     tile: [h, w],
     shape: [rows, columns],
     start: (channel) => channel * h * w,
+    name: (y, x) => `${y}, ${x}`,
     unit: (y, x) => [y, x],
     spot: ([y, x]) => [y, x],
     raw: (y, x) => y * columns + x,
@@ -62,6 +65,7 @@ function patches(maps: Maps): Planes {
     tile: [rows, cols],
     shape: [rows, cols],
     start: (channel) => channel * tokens + skip,
+    name: (y, x) => `${y}, ${x} · token ${skip + y * cols + x}`,
     unit: (y, x) => [skip + y * cols + x, 0],
     spot: ([token]) => {
       const patch = token - skip;

@@ -16,6 +16,8 @@ export interface SheetWish {
 
 export interface Sheet {
   count: number;
+  /** Width at hand. */
+  room: number;
   columns: number;
   rows: number;
   /** A tile. */
@@ -34,7 +36,10 @@ export interface Rows {
 
 export const SMALLEST = 18;
 const NARROW_GAP = 4;
-const WIDE_GAP = 9;
+const EVEN_GAP = 6;
+/** Device pixels per map pixel from which on an uneven one cannot be seen any more. */
+const COARSE = 6;
+const WIDE_GAP = 12;
 /** A map of one row is drawn as a band of this height. */
 const LEAST_SIDE = 18;
 
@@ -57,8 +62,7 @@ export function crisp(cells: number, wish: number, dpr: number): number {
   const device = Math.max(1, wish * dpr);
   if (device >= cells) {
     const factor = device / cells;
-    // Above six device pixels an uneven one cannot be seen any more.
-    return factor > 6 ? Math.round(device) / dpr : (Math.round(factor) * cells) / dpr;
+    return factor > COARSE ? Math.round(device) / dpr : (Math.round(factor) * cells) / dpr;
   }
   return Math.ceil(cells / Math.round(cells / device)) / dpr;
 }
@@ -69,6 +73,12 @@ export function layout({ count, width, size, map, dpr }: SheetWish): Sheet {
   const wish = Math.min(Math.max(size, SMALLEST), width);
   let side = crisp(longest, wish, dpr);
   if (side > width) side = Math.floor(wish * dpr) / dpr;
+  if (side * dpr > COARSE * longest) {
+    // Any size looks even: the tiles fill the width.
+    const wide = columns / longest;
+    const across = Math.max(1, Math.round((width + EVEN_GAP) / (wish * wide + EVEN_GAP)));
+    side = Math.max(1, Math.floor(((width - (across - 1) * EVEN_GAP) / across / wide) * dpr) / dpr);
+  }
   const along = (cells: number) =>
     Math.max(Math.round((side * cells * dpr) / longest) / dpr, Math.min(LEAST_SIDE, side));
   const tile = { width: along(columns), height: along(rows) };
@@ -78,6 +88,7 @@ export function layout({ count, width, size, map, dpr }: SheetWish): Sheet {
   const down = Math.ceil(count / across);
   return {
     count,
+    room: width,
     columns: across,
     rows: down,
     ...tile,

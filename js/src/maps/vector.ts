@@ -32,12 +32,13 @@ export function rangeOf(values: Float32Array): [number, number] {
 export interface Grid {
   columns: number;
   rows: number;
-  /** Side of a cell, in device pixels. */
+  /** Side of a cell; cells are squares that fill the width. */
   cell: number;
 }
 
-/** Wraps a long vector into rows of a round number of cells. */
-export function wrap(count: number, width: number): Grid {
-  const columns = Math.min(count <= 1024 ? 32 : count <= 8192 ? 64 : 128, Math.max(1, Math.floor(width / 2)));
-  return { columns, rows: Math.ceil(count / columns), cell: Math.max(2, Math.floor(width / columns)) };
+/** Wraps a long vector into rows of a round number of cells, at most about as high as `height`. */
+export function wrap(count: number, width: number, height: number): Grid {
+  let columns = 16;
+  while (Math.ceil(count / columns) * (width / columns) > height && width / columns > 4) columns *= 2;
+  return { columns, rows: Math.ceil(count / columns), cell: width / columns };
 }

@@ -98,12 +98,29 @@ function Picture({ store, input }: { store: Store; input: InputImage }) {
     ];
   };
 
+  const walk = (event: KeyboardEvent) => {
+    const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
+    if (!step) return;
+    const far = event.shiftKey ? 10 : 1;
+    const held = store.pixel.peek() ?? { y: height >> 1, x: width >> 1 };
+    const clamp = (value: number, n: number) => Math.min(n - 1, Math.max(0, value));
+    void store.inspectInput(
+      clamp(held.y + far * (step[0] as number), height),
+      clamp(held.x + far * (step[1] as number), width),
+    );
+    event.preventDefault();
+    event.stopPropagation();
+  };
+
   return (
     <div class="nn-picture" data-dim={shown !== null} data-small={small}>
       <div
         class="nn-picture-box"
         role="img"
-        aria-label={`sample ${input.sample}, ${height} by ${width} pixels`}
+        // biome-ignore lint/a11y/noNoninteractiveTabindex: arrow keys read one input pixel after the other
+        tabIndex={0}
+        aria-label={`sample ${input.sample}, ${height} by ${width} pixels; arrow keys read one of them`}
+        onKeyDown={walk}
         style={{ aspectRatio: `${width} / ${height}` }}
         onPointerMove={(event) => {
           const [y, x] = at(event);

@@ -21,7 +21,7 @@ export function Notice({ store }: { store: Store }) {
       </Strip>
     );
   }
-  if (now.state === "error") return <Error failure={now.error} message={now.message} store={store} />;
+  if (now.state === "error") return <Problem failure={now.error} message={now.message} store={store} />;
   if (now.state === "loading") return <Loading store={store} status={now} again={run.value !== null} />;
   return null;
 }
@@ -53,7 +53,7 @@ function Loading({ store, status, again }: { store: Store; status: Status; again
   );
 }
 
-function Error({ store, failure, message }: { store: Store; failure?: Failure; message?: string }) {
+function Problem({ store, failure, message }: { store: Store; failure?: Failure; message?: string }) {
   const node = failure?.node;
   const drawn = node !== undefined && store.nodes.value.has(node);
   return (

@@ -5,7 +5,7 @@ import { count, percent, short, signed } from "../maps/format";
 import { Segments } from "../maps/Segments";
 import type { Stats as Data } from "../state/data";
 import type { Store } from "../state/store";
-import { niceTicks } from "./ticks";
+import { niceTicks, tickText } from "./ticks";
 
 const WIDTH = 440;
 const HEIGHT = 190;
@@ -123,7 +123,7 @@ function Histogram({ store, data, log }: { store: Store; data: Data; log: boolea
       <g class="nn-axis">
         {niceTicks(left, right, 5).map((value) => (
           <text key={value} x={x(value)} y={HEIGHT - 7} text-anchor="middle">
-            {short(value)}
+            {tickText(value)}
           </text>
         ))}
         {left < 0 && right > 0 && <line class="nn-zero" x1={x(0)} x2={x(0)} y1={PAD.top} y2={floor} />}

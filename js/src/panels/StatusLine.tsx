@@ -31,12 +31,11 @@ function hint(store: Store): string {
   if (state === "dead") return "the kernel is gone: run the cell again";
   if (state === "loading") return "the first pass through the network is being recorded";
   if (layer === null && chosen === null) {
-    return "click a layer: its maps · click a class: its saliency · double click a group: open it · ?: all keys";
+    return "click a layer: its maps · a class: its saliency · double click a group: open it · ?: all keys";
   }
   if (channel === null && chosen === null) {
-    return "click or drag on a map: the input pixels it looks at · double click: large · Esc: back · ?: all keys";
+    return "click or drag on a map: what it sees of the input · double click: large · Esc: back";
   }
-  if (pixel)
-    return "drag to scrub · arrows on the large map: one pixel · [ ]: channels · Esc: back · ?: all keys";
-  return "click a layer: its maps · click a pixel: its saliency · Esc: back · ?: all keys";
+  if (pixel) return "drag: scrub · arrows on the large map: one pixel · [ ]: channels · Esc: back";
+  return "click a layer: its maps · a pixel of a map: its saliency · Esc: back · ?: all keys";
 }
