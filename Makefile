@@ -71,7 +71,7 @@ clean:  ## remove all that was built or installed here
 	@touch $@
 
 node_modules/.package-lock.json: package.json package-lock.json | .venv/.lab
-	$(NODE) npm ci --no-audit --no-fund
+	$(NODE) npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
 $(FRONT): node_modules/.package-lock.json tsconfig.json $(SOURCES)
