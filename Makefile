@@ -10,7 +10,7 @@ FRONT := nnviz_widget/static/index.js
 SOURCES := $(shell find js/src js/build.mjs -type f)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test test-js test-py lint format front wheel bench screenshots weights constraints clean
+.PHONY: help demo dev test test-js test-py lint format build wheel bench screenshots weights constraints clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,7 +43,7 @@ format: .venv/.dev node_modules/.package-lock.json  ## write the style that lint
 	$(PY) -m ruff format .
 	$(NODE) npm run format --silent
 
-front: $(FRONT)  ## build the front end into the Python package
+build: $(FRONT)  ## build the front end into the Python package
 
 wheel: .venv/.dev $(FRONT)  ## build the wheel, front end included, into dist/
 	$(PY) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .

@@ -21,7 +21,7 @@ BUNDLE_LIMIT = 350_000
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     """Build the wheel as `make wheel` does."""
-    assert (ROOT / "nnviz_widget/static/index.js").exists(), "the front end is not built: make front"
+    assert (ROOT / "nnviz_widget/static/index.js").exists(), "the front end is not built: make build"
     target = tmp_path_factory.mktemp("dist")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*command, "--wheel-dir", target, "."], cwd=ROOT, check=True)
