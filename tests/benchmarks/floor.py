@@ -1,6 +1,6 @@
 """The least that a click on a layer can cost: one anywidget message there, one with the bytes back, painted.
 
-The kernel holds the bytes ready; the page colours them through a table and puts them on one canvas per map,
+The kernel holds the bytes ready; the page colours them through a table and puts them on one canvas for all,
 as the explorer does. There is no state, no protocol, no choice of layer: what remains is the transport and
 the painting. Runs in a notebook of the benchmarks, not in the product.
 """
@@ -29,27 +29,25 @@ export default { render({ model, el }) {
         button.onclick = () => model.send({ layer });
         root.append(button);
     }
-    const sheet = document.createElement('div');
-    sheet.style.cssText = 'display: flex; flex-wrap: wrap; gap: 2px';
-    root.append(sheet);
+    const canvas = document.createElement('canvas');
+    canvas.style.cssText = 'display: block; width: 470px';
+    root.append(canvas);
     model.on('msg:custom', ({ layer, shape: [count, h, w] }, [buffer]) => {
         const bytes = new Uint8Array(buffer.buffer ?? buffer, buffer.byteOffset ?? 0, count * h * w);
-        const tiles = [];
-        for (let c = 0; c < count; c++) {
-            const canvas = document.createElement('canvas');
-            canvas.width = w;
-            canvas.height = h;
-            canvas.style.cssText = 'width: 64px; height: 64px';
-            const image = new ImageData(w, h);
-            const pixels = new Uint32Array(image.data.buffer);
-            for (let i = 0, from = c * h * w; i < h * w; i++) pixels[i] = table[bytes[from + i]];
-            canvas.getContext('2d').putImageData(image, 0, 0);
-            tiles.push(canvas);
+        const across = 8, width = across * w, height = Math.ceil(count / across) * h;
+        canvas.width = width;
+        canvas.height = height;
+        const image = new ImageData(width, height);
+        const pixels = new Uint32Array(image.data.buffer);
+        for (let c = 0, from = 0; c < count; c++) {
+            const corner = Math.floor(c / across) * h * width + (c % across) * w;
+            for (let y = 0; y < h; y++)
+                for (let x = 0, to = corner + y * width; x < w; x++) pixels[to + x] = table[bytes[from++]];
         }
-        sheet.replaceChildren(...tiles);
+        canvas.getContext('2d').putImageData(image, 0, 0);
         root.dataset.painted = layer;
     });
-    model.on('change:round', () => { delete root.dataset.painted; sheet.replaceChildren(); });
+    model.on('change:round', () => { delete root.dataset.painted; canvas.width = 1; });
 } }
 """
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.browser.explorer_page import SHAPES, ExplorerPage
 from tests.browser.lab import REPOSITORY, Lab, LabServer, launch_chromium
 
 if TYPE_CHECKING:
@@ -94,6 +95,16 @@ class LabForTest:
     def expect_error(self, pattern: str) -> None:
         """Say that the test causes a console error on purpose."""
         self.expected_errors.append(pattern)
+
+
+@pytest.fixture
+def explorer(lab: LabForTest) -> ExplorerPage:
+    """The trained network for shapes, explored in a notebook of its own, with nothing selected."""
+    notebook = lab.open([SHAPES])
+    notebook.run()
+    page = ExplorerPage(notebook)
+    page.wait("ready")
+    return page
 
 
 @pytest.fixture

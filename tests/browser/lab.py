@@ -397,6 +397,13 @@ class Notebook:
                 return json.loads(line.removeprefix(mark))
         raise AssertionError(f"the kernel could not evaluate {expression}:\n{printed}")
 
+    def eventually(self, expression: str, expected: Any, *, setup: str = "") -> None:
+        """Wait until an expression in the kernel has this value: a click reaches Python on its own thread."""
+        deadline = time.monotonic() + 10
+        while (value := self.python(expression, setup=setup)) != expected:
+            assert time.monotonic() < deadline, f"{expression} is {value}, not {expected}"
+            self.page.wait_for_timeout(50)
+
     def save(self) -> dict[str, Any]:
         """Save the notebook and return the document as it is on disk."""
         self.page.evaluate("path => panels[path].context.save()", self.path)

@@ -1,0 +1,102 @@
+"""Ways through the network and its samples: groups, keys, search, thumbnails, Esc."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def test_a_double_click_opens_a_group_in_place_and_another_way_closes_it(explorer):
+    assert explorer.node("stage2.0").count() == 0
+    explorer.node("stage2").dblclick()
+    explorer.node("stage2.0").wait_for()
+    explorer.node("stage2.1").wait_for()
+    assert explorer.node("stage3").is_visible() or explorer.node("stage3").count() == 1
+    explorer.node("stage2").press("Backspace")
+    explorer.node("stage2.0").wait_for(state="detached")
+
+
+def test_a_residual_block_opens_down_to_its_layers_and_its_addition(explorer):
+    explorer.node("stage2").dblclick()
+    explorer.node("stage2.0").dblclick()
+    for part in ("conv1", "norm1", "relu1", "conv2", "norm2", "shortcut", "relu2"):
+        explorer.node(f"stage2.0.{part}").wait_for(state="attached")
+    explorer.node("stage2.0/add").wait_for(state="attached")
+    explorer.node("stage2.0.conv1").click()
+    explorer.wait_maps("stage2.0.conv1")
+
+
+def test_the_keyboard_walks_opens_selects_and_goes_back(explorer):
+    explorer.node("stem").focus()
+    explorer.page.keyboard.press("ArrowDown")
+    assert focused(explorer) == "stage1"
+    explorer.page.keyboard.press("ArrowUp")
+    assert focused(explorer) == "stem"
+    explorer.page.keyboard.press("Space")
+    explorer.wait_maps("stem")
+    explorer.page.keyboard.press("Enter")
+    explorer.node("stem.conv").wait_for()
+    explorer.page.keyboard.press("Backspace")
+    explorer.node("stem.conv").wait_for(state="detached")
+
+
+def test_esc_gives_up_one_thing_at_a_time(explorer):
+    explorer.click_layer("stage2")
+    channel = explorer.strongest()
+    explorer.click_pixel(channel, 3, 3, (32, 32))
+    notebook = explorer.notebook
+    notebook.eventually("w.selection['pixel']", [3, 3])
+    explorer.node("stage2").focus()
+    explorer.page.keyboard.press("Escape")
+    notebook.eventually("[w.selection['pixel'], w.selection['channel']]", [None, channel])
+    explorer.page.keyboard.press("Escape")
+    notebook.eventually("[w.selection['channel'], w.selection['layer']]", [None, "stage2"])
+    explorer.page.keyboard.press("Escape")
+    notebook.eventually("w.selection['layer']", None)
+
+
+def test_keys_do_not_reach_the_notebook_while_the_explorer_has_the_focus(explorer):
+    cells = explorer.notebook.root.locator(".jp-Cell").count()
+    explorer.node("stem").focus()
+    for key in ("a", "b", "x", "d", "d"):
+        explorer.page.keyboard.press(key)
+    assert explorer.notebook.root.locator(".jp-Cell").count() == cells
+
+
+def test_search_finds_a_layer_that_is_hidden_in_closed_groups(explorer):
+    explorer.node("stem").focus()
+    explorer.page.keyboard.press("/")
+    explorer.page.keyboard.type("stage3.1.conv2")
+    explorer.page.keyboard.press("Enter")
+    explorer.wait_maps("stage3.1.conv2")
+    explorer.node("stage3.1.conv2").wait_for()
+    explorer.notebook.eventually("w.selection['layer']", "stage3.1.conv2")
+
+
+@pytest.mark.parametrize("sample", [3, 7])
+def test_a_thumbnail_switches_to_its_sample_and_keeps_the_layer(explorer, sample):
+    explorer.click_layer("stage2")
+    explorer.input.locator(f'button[data-sample="{sample}"]').click()
+    explorer.root.locator(f'[data-panel="input"][data-sample="{sample}"]').wait_for()
+    explorer.wait_maps("stage2")
+    notebook = explorer.notebook
+    best = notebook.python(f"int(demo.model(demo.inputs[{sample}:{sample} + 1]).argmax())")
+    explorer.root.locator(f'.nn-class:first-child[data-class="{best}"]').wait_for()
+    notebook.eventually("w.selection['sample']", sample)
+    assert (
+        notebook.python(
+            f"float((w.feature_maps - hooked(demo.model, demo.inputs[{sample}:{sample} + 1])).abs().max())",
+            setup="""
+        def hooked(model, x):
+            kept = []
+            handle = model.stage2.register_forward_hook(lambda module, inputs, output: kept.append(output))
+            model(x)
+            handle.remove()
+            return kept[0][0].detach()
+        """,
+        )
+        == 0
+    )
+
+
+def focused(explorer) -> str | None:
+    return explorer.page.evaluate("document.activeElement?.dataset.node ?? null")

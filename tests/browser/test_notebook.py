@@ -1,0 +1,124 @@
+"""The explorer in its notebook: several views, re-runs, saving, reopening, and what it leaves behind."""
+
+from __future__ import annotations
+
+from tests.browser.explorer_page import SHAPES, ExplorerPage
+
+
+def test_two_views_of_one_explorer_show_the_same(lab):
+    notebook = lab.open([SHAPES, "w"])
+    notebook.run(0)
+    notebook.run(1)
+    first, second = ExplorerPage(notebook, 0), ExplorerPage(notebook, 1)
+    first.wait()
+    second.wait()
+    first.click_layer("stage2")
+    second.wait_maps("stage2")
+    channel = second.strongest()
+    second.click_pixel(channel, 5, 6, (32, 32))
+    first.wait_saliency((channel, 5, 6))
+
+
+def test_two_explorers_keep_to_themselves(lab):
+    notebook = lab.open([SHAPES, "v = nnviz.explore(demo.model, demo.inputs[:2])\nv"])
+    notebook.run(0)
+    notebook.run(1)
+    first, second = ExplorerPage(notebook, 0), ExplorerPage(notebook, 1)
+    first.wait()
+    second.wait()
+    first.click_layer("stage1")
+    second.click_layer("stage3")
+    notebook.eventually("[w.selection['layer'], v.selection['layer']]", ["stage1", "stage3"])
+    assert first.maps.get_attribute("data-layer") == "stage1"
+
+
+def test_running_the_cell_again_gives_a_fresh_explorer(lab):
+    notebook = lab.open([SHAPES])
+    for _ in range(3):
+        notebook.run()
+        explorer = ExplorerPage(notebook)
+        explorer.wait()
+        explorer.click_layer("stage1")
+    assert notebook.explorer.count() == 1
+
+
+def test_closing_removes_the_explorer_and_its_thread(lab):
+    notebook = lab.open([SHAPES, "w.close()"])
+    notebook.run(0)
+    explorer = ExplorerPage(notebook)
+    explorer.wait()
+    explorer.click_layer("stage1")
+    notebook.run(1)
+    notebook.explorer.wait_for(state="detached")
+    notebook.eventually(
+        "[t.name for t in threading.enumerate() if 'nnviz' in t.name.lower()]", [], setup="import threading"
+    )
+
+
+def test_a_reopened_notebook_without_a_kernel_shows_the_last_state(lab):
+    notebook = lab.open([SHAPES])
+    notebook.run()
+    explorer = ExplorerPage(notebook)
+    explorer.wait()
+    explorer.click_layer("stage2")
+    channel = explorer.strongest()
+    explorer.click_pixel(channel, 12, 20, (32, 32))
+    explorer.page.wait_for_timeout(1500)  # the page hands over a picture of itself when it has come to rest
+    notebook.save()
+    notebook.close()
+    lab.notebooks.remove(notebook)
+    again = lab.reopen(notebook.path, kernel=False)
+    still = again.root.locator('.jp-OutputArea-output img, .nnviz[data-state="static"]').first
+    still.wait_for()
+    box = still.bounding_box()
+    assert box["width"] > 500
+    assert box["height"] > 300
+
+
+def test_rendering_and_disposing_leaves_nothing_on_the_page(lab):
+    notebook = lab.open(
+        [
+            SHAPES,
+            """
+            from IPython.display import clear_output, display
+            clear_output(wait=True)
+            display(w)
+            """,
+        ]
+    )
+    notebook.run(0)
+    ExplorerPage(notebook).wait()
+    notebook.python("w.select('stage2', channel=3, pixel=(4, 5))")
+    devtools = lab.page.context.new_cdp_session(lab.page)
+    devtools.send("Performance.enable")
+
+    def render(times: int) -> dict[str, float]:
+        for _ in range(times):
+            notebook.run(1)
+            view = ExplorerPage(notebook, 1)
+            view.wait()
+            view.wait_maps("stage2")
+            view.wait_saliency((3, 4, 5))
+        devtools.send("HeapProfiler.collectGarbage")
+        metrics = {m["name"]: m["value"] for m in devtools.send("Performance.getMetrics")["metrics"]}
+        return {
+            "listeners": metrics["JSEventListeners"],
+            "nodes": metrics["Nodes"],
+            "canvases": lab.page.locator("canvas").count(),
+            "of the document": listeners(devtools, "document"),
+            "of the window": listeners(devtools, "window"),
+        }
+
+    before = render(3)
+    after = render(20)
+    assert after["canvases"] == before["canvases"]
+    assert after["of the document"] == before["of the document"]
+    assert after["of the window"] == before["of the window"]
+    # JupyterLab itself is not quite still: less than one listener and a few nodes a time are its own noise.
+    assert after["listeners"] - before["listeners"] < 20
+    assert after["nodes"] - before["nodes"] < 20 * 20
+
+
+def listeners(devtools, target: str) -> int:
+    handle = devtools.send("Runtime.evaluate", {"expression": target})["result"]["objectId"]
+    return len(devtools.send("DOMDebugger.getEventListeners", {"objectId": handle})["listeners"])
