@@ -55,7 +55,7 @@ bench: .venv/.dev $(FRONT)  ## run the benchmarks and write their JSON
 
 screenshots: .venv/.dev $(FRONT)  ## make docs/explorer.png in a real JupyterLab
 	$(PY) scripts/chromium.py
-	$(PY) scripts/screenshots.py
+	$(PY) -m scripts.screenshots
 
 weights: .venv/.dev  ## train the demo networks again (minutes)
 	$(PY) scripts/train_demo.py
