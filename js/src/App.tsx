@@ -10,6 +10,7 @@ import { InputCard } from "./panels/InputCard";
 import { Notice } from "./panels/Notice";
 import { Predictions } from "./panels/Predictions";
 import { StatusLine } from "./panels/StatusLine";
+import { keepStill } from "./panels/still";
 import { TopBar } from "./panels/TopBar";
 import type { Store } from "./state/store";
 
@@ -20,6 +21,7 @@ export function App({ store }: { store: Store }) {
   const drawn = synced.graph.value !== null;
 
   useEffect(() => root.current?.setAttribute("data-ready", "true"), []);
+  useEffect(() => (root.current ? keepStill(store, root.current) : undefined), [store]);
 
   function onKeyDown(event: KeyboardEvent) {
     const typing = (event.target as HTMLElement).closest("input, select, textarea") !== null;

@@ -4,7 +4,7 @@
 import { effect, useComputed } from "@preact/signals";
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { Maps } from "../state/data";
-import type { Store } from "../state/store";
+import type { DataState, Store } from "../state/store";
 import type { GraphNode } from "../state/synced";
 import { BigMap, Facts } from "./BigMap";
 import { Controls, Legend, SizeSlider } from "./Controls";
@@ -16,6 +16,8 @@ import { Segments } from "./Segments";
 import { SheetView } from "./SheetView";
 import { TokenMatrix } from "./TokenMatrix";
 import { VectorView } from "./VectorView";
+
+const LIFELESS: ReadonlySet<DataState> = new Set(["static", "dead"]);
 
 export function MapsPanel({ store }: { store: Store }) {
   const { view, synced } = store;
@@ -39,7 +41,9 @@ export function MapsPanel({ store }: { store: Store }) {
 
   let body = null;
   if (layer === null) body = <p class="nn-calm">Click a layer of the network to see what it computes.</p>;
-  else if (state === "error") body = <Failed store={store} error={error} />;
+  else if (state === "error" && LIFELESS.has(store.state.value)) {
+    body = <p class="nn-calm">Maps need a running kernel.</p>;
+  } else if (state === "error") body = <Failed store={store} error={error} />;
   else if (data?.kind === "vector") body = <VectorView {...{ store, maps: data, settled, painted }} />;
   else if (data?.kind === "tokens" && (view.matrix.value || !planes)) {
     body = (

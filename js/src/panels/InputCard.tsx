@@ -121,7 +121,7 @@ function Picture({ store, input }: { store: Store; input: InputImage }) {
         tabIndex={0}
         aria-label={`sample ${input.sample}, ${height} by ${width} pixels; arrow keys read one of them`}
         onKeyDown={walk}
-        style={{ aspectRatio: `${width} / ${height}` }}
+        style={box(height, width)}
         onPointerMove={(event) => {
           const [y, x] = at(event);
           view.hover.value = describe(input, shown, overlay, y, x);
@@ -139,6 +139,13 @@ function Picture({ store, input }: { store: Store; input: InputImage }) {
       <ProbeValues store={store} />
     </div>
   );
+}
+
+/** A picture keeps its shape; a row of numbers is drawn as a band that can be seen and hit. */
+function box(height: number, width: number): { aspectRatio: string } | { height: string } {
+  const slim = width / height > 5;
+  if (slim || height / width > 2.5) return { height: slim ? "44px" : "320px" };
+  return { aspectRatio: `${width} / ${height}` };
 }
 
 /** What the page itself knows about an input pixel under the pointer; a click asks for the exact numbers. */

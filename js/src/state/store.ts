@@ -113,6 +113,16 @@ export class Store {
     await this.settle(this.request("stop", {}, { slot: "stop" }));
   }
 
+  /** Hands the kernel a picture of the page; false where it has no use for one. */
+  async sendStill(png: ArrayBuffer): Promise<boolean> {
+    try {
+      await this.request("still", {}, { slot: "still", buffers: [png] });
+      return true;
+    } catch (error) {
+      return isCancelled(error);
+    }
+  }
+
   async inspectInput(y: number, x: number): Promise<void> {
     const reply = await this.settle(this.request("pixel", { sample: this.sample, y, x }, { slot: "pixel" }));
     if (reply) this.pixel.value = { y, x, values: reply.meta.values, saliency: reply.meta.saliency };
