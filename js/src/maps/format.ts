@@ -3,7 +3,7 @@
 const MINUS = "−";
 
 function tidy(text: string): string {
-  return text.replace("-", MINUS).replace(/e\+?/, "e");
+  return text.replaceAll("-", MINUS).replace("e+", "e");
 }
 
 /** A value with its sign, for a hovered number: +5.7172, −0.0031, +1.234e−7. */
@@ -12,7 +12,7 @@ export function signed(value: number): string {
   if (value === 0) return "0";
   const size = Math.abs(value);
   const digits = size >= 1e5 || size < 1e-3 ? value.toExponential(3) : value.toFixed(size >= 1000 ? 2 : 4);
-  return `${value > 0 ? "+" : ""}${tidy(digits).replace(`e${MINUS}`, `e${MINUS}`)}`;
+  return `${value > 0 ? "+" : ""}${tidy(digits)}`;
 }
 
 /** A value where space is short, for ranges and axes: 5.72, −0.01, 1.2e−7. */
