@@ -5,6 +5,7 @@ import { GraphView } from "./graph/GraphView";
 import { stepChannel } from "./maps/choose";
 import { MapsPanel } from "./maps/MapsPanel";
 import { Drawer } from "./panels/Drawer";
+import { keepFocus } from "./panels/focus";
 import { Help } from "./panels/Help";
 import { InputCard } from "./panels/InputCard";
 import { Notice } from "./panels/Notice";
@@ -21,6 +22,7 @@ export function App({ store }: { store: Store }) {
   const drawn = synced.graph.value !== null;
 
   useEffect(() => root.current?.setAttribute("data-ready", "true"), []);
+  useEffect(() => (root.current ? keepFocus(root.current) : undefined), []);
   useEffect(() => (root.current ? keepStill(store, root.current) : undefined), [store]);
 
   function onKeyDown(event: KeyboardEvent) {
@@ -50,6 +52,7 @@ export function App({ store }: { store: Store }) {
       data-state={state}
       data-lm-suppress-shortcuts="true"
       role="application"
+      tabIndex={-1}
       aria-label={`Network explorer: ${synced.info.value?.model ?? "loading"}`}
       onKeyDown={onKeyDown}
     >

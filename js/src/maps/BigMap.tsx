@@ -67,7 +67,7 @@ export function BigMap({ store, planes, side, alone }: Props) {
       data-channel={alone ? channel : undefined}
       aria-label={`map of channel ${channel}, ${planes.shape.join(" by ")}; arrow keys move the chosen pixel`}
       style={{ width: `${w / dpr}px`, height: `${h / dpr}px` }}
-      onPointerDown={(event) => scrubbing.press(event, channel, at)}
+      onPointerDown={(event) => scrubbing.press(event, event.currentTarget, channel, at)}
       onPointerMove={(event) => {
         if (scrubbing.on) return scrubbing.move(event);
         const [y, x] = at(event);

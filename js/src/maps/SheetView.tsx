@@ -206,7 +206,7 @@ function usePointer(store: Store, planes: Planes | null) {
     onPointerDown(event: PointerEvent) {
       const tile = tileOf(event);
       if (!tile || !current.current || event.ctrlKey || event.metaKey) return;
-      scrubbing.press(event, Number(tile.dataset.channel), at(tile));
+      scrubbing.press(event, tile, Number(tile.dataset.channel), at(tile));
     },
     onPointerMove(event: PointerEvent) {
       if (scrubbing.on) return scrubbing.move(event);

@@ -38,9 +38,15 @@ export class Scrubbing {
     return this.active !== null;
   }
 
-  press(event: PointerEvent, channel: number, at: (event: PointerEvent) => [number, number]): void {
+  press(
+    event: PointerEvent,
+    map: HTMLElement,
+    channel: number,
+    at: (event: PointerEvent) => [number, number],
+  ): void {
     if (event.button !== 0 || !event.isPrimary) return;
-    (event.currentTarget as HTMLElement).setPointerCapture(event.pointerId);
+    // The map itself holds the pointer, so that the click that follows is the map's as well.
+    map.setPointerCapture(event.pointerId);
     this.active = { pointer: event.pointerId, channel, at };
     this.go(event, false);
   }
