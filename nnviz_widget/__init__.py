@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nnviz_widget import demo as demo
     from nnviz_widget.engine.engine import Engine as Engine
     from nnviz_widget.explorer.widget import Explorer as Explorer
-    from nnviz_widget.explorer.widget import explore as explore
+    from nnviz_widget.explorer.explore import explore as explore
 
 __version__ = "0.1.0"
 __all__ = ["Engine", "Explorer", "NNVizError", "demo", "explore"]
@@ -23,7 +23,7 @@ __all__ = ["Engine", "Explorer", "NNVizError", "demo", "explore"]
 _HOMES = {
     "Engine": "nnviz_widget.engine.engine",
     "Explorer": "nnviz_widget.explorer.widget",
-    "explore": "nnviz_widget.explorer.widget",
+    "explore": "nnviz_widget.explorer.explore",
 }
 
 

@@ -1,0 +1,51 @@
+"""Running a cell again closes the explorers of its last run, so that their memory is free before the new ones.
+
+A notebook keeps every widget that was not closed, with its tensors, and nobody else can know that the old
+output is gone. Where the front end says which cell runs (``cellId`` in the request's metadata), this module
+does. In other hosts explorers live until they are closed.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any, Protocol
+
+__all__ = ["claim_cell"]
+
+
+class Closable(Protocol):
+    """Something that a cell made."""
+
+    def close(self) -> None:
+        """Free it."""
+
+
+# Cell -> the request that last ran it, and what it made.
+_made: dict[str, tuple[str, weakref.WeakSet[Any]]] = {}
+
+
+def claim_cell(thing: Closable) -> None:
+    """Note that the running cell made `thing`, and close what an earlier run of the same cell made."""
+    running = _running_cell()
+    if running is None:
+        return
+    cell, request = running
+    last, things = _made.get(cell, ("", weakref.WeakSet()))
+    if last != request:
+        for old in list(things):
+            old.close()
+        things = weakref.WeakSet()
+        _made[cell] = (request, things)
+    things.add(thing)
+
+
+def _running_cell() -> tuple[str, str] | None:
+    """Return cell and request, or None outside a cell or where the host does not tell."""
+    try:
+        from IPython import get_ipython  # noqa: PLC0415 - not every host has it
+
+        parent = get_ipython().get_parent()  # type: ignore[union-attr]
+        cell, request = parent["metadata"]["cellId"], parent["header"]["msg_id"]
+    except (ImportError, AttributeError, KeyError, TypeError):
+        return None
+    return (cell, request) if isinstance(cell, str) and isinstance(request, str) else None

@@ -1,0 +1,345 @@
+"""What is being explored: an engine, a batch, and the run of the sample that is on the screen.
+
+This is the state behind one explorer, without widget and without wire: operations ask it, the widget shows
+what it announces. It holds the widget only through the function `announce`, which holds it weakly, so that
+work under way never keeps a closed widget alive. Everything that computes runs on the engine's thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from nnviz_widget.engine.jobs import Cancelled, ClosedError, Job, Priority
+from nnviz_widget.errors import InputError, ModelError, NNVizError, UnknownLayerError
+from nnviz_widget.explorer.results import find_logits, predictions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import Tensor
+
+    from nnviz_widget.engine.engine import Engine
+    from nnviz_widget.engine.trace import Trace
+    from nnviz_widget.explorer.inputs import Batch
+    from nnviz_widget.explorer.pictures import Denormalize
+
+__all__ = ["Exploration", "Saliency"]
+
+logger = logging.getLogger("nnviz_widget")
+
+T = TypeVar("T")
+
+
+def _nobody(**_traits: Any) -> None:
+    """Hear what is announced before there is a widget."""
+
+
+class Saliency:
+    """The gradient of one unit on the input, as the screen shows it.
+
+    Attributes
+    ----------
+    node : str
+        Node whose unit it is.
+    unit : tuple of int
+        Index into one sample's activation.
+    gradient : Tensor
+        Shaped like one sample of the input, without batch axis.
+    value : float
+        The unit's activation.
+    run : int
+        Number of the run that it belongs to.
+    """
+
+    def __init__(self, node: str, unit: tuple[int, ...], gradient: Tensor, value: float, run: int) -> None:
+        self.node, self.unit, self.gradient, self.value, self.run = node, unit, gradient, value, run
+
+
+class Exploration:
+    """One engine, one batch and the newest run.
+
+    Parameters
+    ----------
+    engine : Engine
+        Owned from now on: `close` closes it.
+    batch : Batch
+        All samples.
+    names : mapping or None
+        Class index -> name.
+    targets : list of int or None
+        True class of each sample.
+    denormalize : callable
+        From `pictures.read_denormalize`.
+
+    Attributes
+    ----------
+    announce : callable
+        ``announce(**traits)``: hears of everything that the screen should show; set by the widget.
+    current : Trace or None
+        The run on the screen, or the part of it that ran before the model raised.
+    sample : int
+        Which sample that run is of.
+    failure : NNVizError or None
+        Why there is nothing, or not all, on the screen.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        batch: Batch,
+        *,
+        names: Mapping[int, str] | None,
+        targets: list[int] | None,
+        denormalize: Denormalize,
+    ) -> None:
+        self.engine = engine
+        self.batch = batch
+        self.names = names
+        self.targets = targets
+        self.denormalize = denormalize
+        self.announce: Callable[..., None] = _nobody
+        self.sample = 0
+        self.run_number = 0
+        self.current: Trace | None = None
+        self.failure: NNVizError | None = None
+        self.saliency: Saliency | None = None
+        self.known_epoch = 0
+        self._graph: dict[str, Any] = {}
+        self._run_job: Job[Any] | None = None
+
+    # ---- the run on the screen ----------------------------------------------------------------------------
+
+    def start(self, sample: int) -> Job[dict[str, Any]]:
+        """Trace a sample on the engine's thread and announce it; returns at once."""
+        self._run_job = self.engine.jobs.submit(lambda _: self.run(sample), slot="run")
+        return self._run_job
+
+    def stop(self) -> bool:
+        """Cancel the run under way; False when there is none."""
+        job = self._run_job
+        return job is not None and job.cancel()
+
+    def ask(self, question: Callable[[], T]) -> T:
+        """Run a question on the engine's thread and wait for its answer."""
+        return self.engine.jobs.call(lambda _: question())
+
+    def later(self, task: Callable[[], object], *, slot: str) -> None:
+        """Run a task when the engine has nothing better to do; a newer one in the slot replaces it."""
+        try:
+            self.engine.jobs.submit(lambda _: task(), priority=Priority.PREFETCH, slot=slot)
+        except ClosedError:
+            return
+
+    def wait(self) -> Trace:
+        """Return the run on the screen; waits for the first one, and starts it where it was stopped."""
+        if self.current is None and self.failure is None:
+            try:
+                self.ask(self._ensure)
+            except Cancelled:
+                raise
+            except Exception as error:
+                if self.failure is None:
+                    raise
+                logger.debug("the first run failed: %s", error)
+        return self.trace_of(self.sample)
+
+    def _ensure(self) -> None:
+        if self.current is None and self.failure is None:
+            self.run(self.sample)
+
+    def run(self, sample: int) -> dict[str, Any]:
+        """Trace a sample, make it the current one and announce it; on the engine's thread.
+
+        Returns
+        -------
+        meta : dict
+            What a page that asked for it wants to know.
+
+        Raises
+        ------
+        NNVizError
+            The model raised, or there was too little memory. What was on the screen stays; where nothing
+            was, the part of the graph that ran is announced.
+        """
+        if self.current is None:
+            self.announce(status={"state": "loading", "stage": "running the model"})
+        args, kwargs = self.batch.sample(sample)
+        started = time.perf_counter()
+        try:
+            trace = self.engine.trace(*args, **kwargs)
+        except Cancelled:
+            if self.current is None:
+                self.announce(status=_stopped())
+            raise
+        except NNVizError as error:
+            self._fail(error)
+            raise
+        except Exception as error:
+            logger.exception("tracing the model failed")
+            self._fail(NNVizError(f"The model could not be traced: {type(error).__name__}: {error}"))
+            raise
+        milliseconds = (time.perf_counter() - started) * 1e3
+        return self._show(trace, sample, milliseconds)
+
+    def _show(self, trace: Trace, sample: int, milliseconds: float) -> dict[str, Any]:
+        graph = trace.graph.to_dict()
+        changed = graph != self._graph
+        self.current, self.sample, self.failure, self.saliency = trace, sample, None, None
+        self.run_number += 1
+        self.known_epoch = max(self.known_epoch, trace.epoch)
+        target = self.targets[sample] if self.targets else None
+        scored = predictions(trace.output, self.names, target)
+        run = {
+            "sample": sample,
+            "epoch": trace.epoch,
+            "run": self.run_number,
+            "ms": round(milliseconds, 2),
+            "consistent": trace.consistent,
+            "predictions": scored,
+        }
+        news: dict[str, Any] = {"run": run, "epoch": self.known_epoch, "status": self.verdict(trace)}
+        if changed:
+            self._graph = graph
+            news["graph"] = graph
+        if self.run_number == 1 or changed:
+            news["info"] = {"flops": sum(node.flops for node in trace.graph.nodes)}
+        self.announce(**news)
+        return {
+            "sample": sample,
+            "ms": run["ms"],
+            "epoch": trace.epoch,
+            "predictions": scored,
+            "graph_changed": changed,
+        }
+
+    def _fail(self, error: NNVizError) -> None:
+        """Announce a failure where nothing else is on the screen; elsewhere only the one who asked is told."""
+        if self.current is not None and self.failure is None:
+            return
+        self.failure = error
+        partial = getattr(error, "trace", None)
+        news: dict[str, Any] = {"status": {"state": "error", "error": describe(error)}}
+        if partial is not None:
+            self.current = partial
+            news["graph"] = self._graph = partial.graph.to_dict()
+        self.announce(**news)
+
+    def verdict(self, trace: Trace) -> dict[str, Any]:
+        """Status of a finished run: ready, or an error in what the user said about its classes."""
+        problem = self.class_problem(trace)
+        if problem is None:
+            return {"state": "ready"}
+        return {"state": "error", "error": describe(problem)}
+
+    def class_problem(self, trace: Trace) -> InputError | None:
+        """Whether class names and targets fit the output; where they can not be compared they do."""
+        found = find_logits(trace.output)
+        if found is None:
+            return None
+        classes = found[1].shape[1]
+        if self.names is not None and (len(self.names) != classes or max(self.names) >= classes):
+            return InputError(
+                f"class_names has {len(self.names)} names, the model's output has {classes} classes.",
+                hint=f"Give {classes} names, in the order of the outputs.",
+            )
+        if self.targets is not None and max(self.targets) >= classes:
+            return InputError(
+                f"target has class {max(self.targets)}, the model's output has {classes} classes.",
+                hint=f"Classes count from 0 to {classes - 1}.",
+            )
+        return None
+
+    # ---- questions ----------------------------------------------------------------------------------------
+
+    def trace_of(self, sample: int) -> Trace:
+        """Return the trace of a sample if it is the current one; numbers of two runs are never mixed."""
+        if self.current is None:
+            raise self.failure or NNVizError("Nothing was traced yet.", hint="Wait for the first run.")
+        if sample != self.sample:
+            raise StaleError(f"Sample {sample} is not on the screen, {self.sample} is.")
+        return self.current
+
+    def resolve(self, layer: Any) -> str:
+        """Return the id of a node or group; ``output`` also where the model's output has parts."""
+        trace = self.trace_of(self.sample)
+        try:
+            return trace.resolve(layer)
+        except UnknownLayerError:
+            found = find_logits(trace.output) if layer == "output" else None
+            outputs = [node.id for node in trace.graph.nodes if node.kind == "output"]
+            if layer != "output" or not outputs:
+                raise
+            wanted = f"output:{found[0]}" if found else outputs[0]
+            return wanted if wanted in outputs else outputs[0]
+
+    def unit_saliency(self, layer: Any, unit: tuple[int, ...]) -> Saliency:
+        """Return the gradient of a unit of the current run; the newest one is kept."""
+        trace = self.trace_of(self.sample)
+        node = self.resolve(layer)
+        kept = self.saliency
+        if kept is not None and (kept.node, kept.unit, kept.run) == (node, unit, self.run_number):
+            return kept
+        activation = trace.activation(node)[0]
+        if len(unit) != activation.dim() or any(i >= n for i, n in zip(unit, activation.shape, strict=False)):
+            raise InputError(
+                f"Unit {list(unit)} does not exist in {node!r}, whose activation has the shape "
+                f"{tuple(activation.shape)}."
+            )
+        gradient = self.engine.unit_saliency(trace, node, unit=unit)
+        value = float(activation[unit])
+        self.saliency = Saliency(node, unit, gradient[0].detach(), value, self.run_number)
+        return self.saliency
+
+    def read_epoch(self) -> None:
+        """Announce the weights' epoch if it moved; cheap, on the engine's thread."""
+        epoch = self.engine.epoch
+        if epoch != self.known_epoch:
+            self.known_epoch = epoch
+            self.announce(epoch=epoch)
+
+    def poll(self) -> None:
+        """Read the epoch when the engine has nothing better to do; returns at once."""
+        self.later(self.read_epoch, slot="epoch")
+
+    def close(self) -> None:
+        """Cancel everything, end the thread, free what was kept."""
+        self.engine.close()
+        self.current = self.saliency = self._run_job = None
+
+
+class StaleError(NNVizError):
+    """The question belongs to another run than the one on the screen."""
+
+    code = "stale_epoch"
+
+
+def describe(error: NNVizError) -> dict[str, Any]:
+    """Return an error as JSON for the status of the page."""
+    if isinstance(error, ModelError):
+        return {
+            "title": "The model raised while it ran",
+            "message": error.message,
+            "hint": error.hint,
+            "source": error.source,
+            "node": error.node,
+            "shapes": list(error.shapes),
+        }
+    titles = {"bad_request": "This input does not fit", "out_of_memory": "Not enough memory"}
+    return {
+        "title": titles.get(error.code, "The model could not be explored"),
+        "message": error.message,
+        "hint": error.hint,
+    }
+
+
+def _stopped() -> dict[str, Any]:
+    return {
+        "state": "error",
+        "error": {
+            "title": "Stopped",
+            "message": "The run was stopped before it ended.",
+            "hint": "Call refresh() to run the model again.",
+        },
+    }

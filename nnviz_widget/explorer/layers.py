@@ -1,0 +1,209 @@
+"""Answers about one layer, as arrays for the wire: maps, raw values, statistics, the saliency of a unit.
+
+Each function asks the engine and turns what it returns into numpy arrays and JSON. All run on the engine's thread.
+What a channel is depends on what the activation is: a map ``[H, W]``, one feature of all tokens, or one entry of a
+vector; `channels_of` brings each of them into one form.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.nn.functional import interpolate
+
+from nnviz_widget.engine.statistics import statistics as describe_values
+from nnviz_widget.errors import InputError, NNVizError
+from nnviz_widget.explorer.results import gradient_maps
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from nnviz_widget.engine.jobs import CancelToken
+    from nnviz_widget.engine.statistics import Stats
+    from nnviz_widget.engine.trace import Trace
+    from nnviz_widget.explorer.exploration import Exploration
+
+    Answer = tuple[dict[str, NDArray[Any]], dict[str, Any]]
+
+__all__ = ["activation", "extent", "maps", "pixel", "saliency", "statistics", "stats", "strips", "values"]
+
+
+def maps(exploration: Exploration, trace: Trace, node: str, max_side: int) -> Answer:
+    """Return all channels of a layer as bytes with their ranges.
+
+    Parameters
+    ----------
+    exploration, trace
+        What is explored, and the run on the screen.
+    node : str
+        Id of a node or group.
+    max_side : int
+        Tiles are reduced to this many pixels along their longer side.
+    """
+    tiles = exploration.engine.tiles(trace, node, max_side=max_side)
+    bad = np.asarray(tiles.bad)
+    meta: dict[str, Any] = {
+        "node": node,
+        "kind": tiles.kind,
+        "shape": list(tiles.shape),
+        "scale": tiles.scale,
+        "bad": [{"channel": int(channel), "count": int(bad[channel])} for channel in np.flatnonzero(bad)],
+    }
+    if tiles.grid is not None:
+        rows, columns, skip = tiles.grid
+        meta["grid"] = {"rows": rows, "cols": columns, "skip": skip}
+    arrays = {"tiles": tiles.values, "low": tiles.low, "high": tiles.high, "strength": tiles.strength}
+    return {name: np.asarray(array) for name, array in arrays.items()}, meta
+
+
+def strips(
+    exploration: Exploration,
+    trace: Trace,
+    nodes: Sequence[str],
+    count: int,
+    size: int,
+    token: CancelToken,
+) -> tuple[NDArray[np.uint8], list[dict[str, Any]]]:
+    """Return the strongest maps of many nodes, each stretched to its own range, ``[total, size, size]``.
+
+    Nodes that have no activation (the graph changed meanwhile, or the run broke off before them) are left out.
+    """
+    parts: list[Tensor] = []
+    found: list[dict[str, Any]] = []
+    start = 0
+    for node in nodes:
+        token.check()
+        try:
+            kind, stack = channels_of(exploration, trace, node)
+        except NNVizError:
+            continue
+        if stack.numel() == 0:
+            continue
+        chosen, tiles = _strongest(stack, count, size)
+        found.append({"node": node, "kind": kind, "start": start, "channels": chosen})
+        parts.append(tiles)
+        start += len(chosen)
+    if not parts:
+        return np.zeros((0, size, size), np.uint8), found
+    # One copy to the host for all of them, whatever device they are on.
+    return torch.cat(parts).cpu().numpy(), found
+
+
+def _strongest(stack: Tensor, count: int, size: int) -> tuple[list[int], Tensor]:
+    """Return the channels of ``[C, H, W]`` with the largest mean magnitude, and their tiles as bytes."""
+    values = stack.float().nan_to_num(0.0, 0.0, 0.0)
+    if len(values) > count:
+        chosen = values.abs().mean((1, 2)).topk(count).indices
+        values = values[chosen]
+        channels = chosen.tolist()
+    else:
+        channels = list(range(len(values)))
+    mode = "area" if max(values.shape[1:]) > size else "nearest"
+    values = interpolate(values[:, None], size=(size, size), mode=mode)[:, 0]
+    low, high = values.amin((1, 2), keepdim=True), values.amax((1, 2), keepdim=True)
+    span = torch.where(high > low, high - low, torch.ones_like(high))
+    return channels, ((values - low) / span * 255).round().byte()
+
+
+def values(exploration: Exploration, trace: Trace, node: str, channel: int) -> NDArray[np.float32]:
+    """Return one channel as it is, ``[H, W]``."""
+    _, stack = channels_of(exploration, trace, node)
+    _check_channel(channel, stack, node)
+    result: NDArray[np.float32] = stack[channel].float().cpu().numpy()
+    return result
+
+
+def stats(exploration: Exploration, trace: Trace, node: str, channel: int | None) -> Answer:
+    """Return histogram and moments of a layer for one sample, or of one channel of it."""
+    found = _statistics(exploration, trace, node, channel)
+    numbers = {
+        name: getattr(found, name) for name in ("mean", "std", "min", "max", "zeros", "nan", "inf", "numel")
+    }
+    return {
+        "counts": np.asarray(found.counts, dtype=np.int32),
+        "edges": np.asarray(found.edges, dtype=np.float32),
+    }, numbers
+
+
+def statistics(exploration: Exploration, node: str, channel: int | None) -> Stats:
+    """Return the same for the run on the screen, as an object."""
+    return _statistics(exploration, exploration.trace_of(exploration.sample), node, channel)
+
+
+def _statistics(exploration: Exploration, trace: Trace, node: str, channel: int | None) -> Stats:
+    if channel is None:
+        return trace.stats(node, sample=0)
+    kind, stack = channels_of(exploration, trace, node)
+    if kind == "vector":
+        return trace.stats(node, sample=0)  # the histogram of one number says nothing
+    _check_channel(channel, stack, node)
+    return describe_values(stack[channel])
+
+
+def saliency(exploration: Exploration, layer: str, unit: tuple[int, ...]) -> Answer:
+    """Return the gradient of a unit on the input as two cropped maps, and its receptive field."""
+    shown = exploration.unit_saliency(layer, unit)
+    trace = exploration.trace_of(exploration.sample)
+    drawn = gradient_maps(shown.gradient)
+    field = exploration.engine.receptive_field(trace, shown.node, unit)
+    height, width = _extent_of_input(shown.gradient)
+    meta = {
+        "node": shown.node,
+        "unit": list(unit),
+        "value": shown.value,
+        "scale": drawn.scale,
+        "magnitude_scale": drawn.magnitude_scale,
+        "box": list(drawn.box),
+        "field": {"box": list(field.box or (0, 0, height, width)), "exact": field.exact},
+        "sample": exploration.sample,
+    }
+    return {"signed": drawn.signed, "magnitude": drawn.magnitude}, meta
+
+
+def pixel(exploration: Exploration, sample: int, y: int, x: int) -> dict[str, Any]:
+    """Return what is known about one input pixel: its values, and the newest saliency there."""
+    main = exploration.batch.main[sample]
+    shown = exploration.saliency
+    return {
+        "values": _at(main, y, x),
+        "display": None,
+        "saliency": None if shown is None or sample != exploration.sample else _at(shown.gradient, y, x),
+        "unit": None if shown is None else list(shown.unit),
+    }
+
+
+def activation(exploration: Exploration, layer: str) -> NDArray[np.float32]:
+    """Return the activation of a layer for the sample on the screen, without batch axis."""
+    trace = exploration.trace_of(exploration.sample)
+    tensor = trace.activation(exploration.resolve(layer))
+    result: NDArray[np.float32] = tensor[0].float().cpu().numpy()
+    return result
+
+
+def extent(exploration: Exploration, node: str) -> tuple[str, int, int, int]:
+    """Return kind, channels, height and width of a layer's activation."""
+    kind, stack = channels_of(exploration, exploration.trace_of(exploration.sample), node)
+    channels, height, width = stack.shape
+    return (kind, width, 1, 1) if kind == "vector" else (kind, channels, height, width)
+
+
+def _check_channel(channel: int, stack: Tensor, node: str) -> None:
+    if channel >= len(stack):
+        raise InputError(f"channel {channel} does not exist: {node!r} has {len(stack)}, counting from 0.")
+
+
+def _extent_of_input(sample: Tensor) -> tuple[int, int]:
+    if sample.dim() < 2:
+        return 1, sample.numel()
+    return int(sample.shape[-2]), int(sample.shape[-1])
+
+
+def _at(sample: Tensor, y: int, x: int) -> list[float]:
+    """Return the values of all channels at one place."""
+    place = sample.reshape(-1)[x] if sample.dim() < 2 else sample[..., y, x]
+    return [float(value) for value in place.reshape(-1)[:64].float().cpu()]

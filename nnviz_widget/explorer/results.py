@@ -1,0 +1,168 @@
+"""What the engine returned, as numbers for people: predictions, a gradient as two maps of bytes.
+
+Plain functions of tensors. They ask the engine nothing and know neither the wire nor the widget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["GradientMaps", "class_scores", "describe_shapes", "find_logits", "gradient_maps", "predictions"]
+
+SHOWN_CLASSES = 10
+
+
+def find_logits(output: Any) -> tuple[str, Tensor] | None:
+    """Return where the scores of the classes are in a model's output, and the scores ``[1, K]``, if anywhere.
+
+    Parameters
+    ----------
+    output : object
+        What the model returned: a tensor, or a mapping (or an object of transformers) with ``logits``.
+
+    Returns
+    -------
+    key, scores : str, Tensor
+        The key is empty when the output itself is the tensor.
+    """
+    key, scores = "", output
+    if isinstance(output, Mapping) or hasattr(output, "logits"):
+        key = "logits"
+        scores = output.get(key) if isinstance(output, Mapping) else output.logits
+    if (
+        isinstance(scores, Tensor)
+        and scores.dim() == 2
+        and scores.shape[0] == 1
+        and scores.shape[1] > 1
+        and scores.is_floating_point()
+    ):
+        return key, scores
+    return None
+
+
+def class_scores(scores: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return probabilities and logits ``[K]`` of ``scores [1, K]``; what sums to one already stays."""
+    logits = scores[0].detach().double().cpu()
+    is_probability = bool((logits >= 0).all()) and abs(float(logits.sum()) - 1) < 1e-3
+    probabilities = logits if is_probability else torch.softmax(logits, 0)
+    return probabilities.numpy(), logits.numpy()
+
+
+def predictions(output: Any, names: Mapping[int, str] | None, target: int | None) -> dict[str, Any]:
+    """Describe a model's output for one sample.
+
+    Parameters
+    ----------
+    output : object
+        What the model returned.
+    names : mapping, optional
+        Class index -> name.
+    target : int, optional
+        The true class.
+
+    Returns
+    -------
+    predictions : dict
+        JSON: the most probable classes (and the true one, wherever it stands), or the shapes of the
+        outputs.
+    """
+    found = find_logits(output)
+    if found is None:
+        return {"task": "other", "classes": [], "shapes": describe_shapes(output)}
+    probabilities, logits = class_scores(found[1])
+
+    def entry(index: int) -> dict[str, Any]:
+        scored: dict[str, Any] = {
+            "index": index,
+            "name": (names or {}).get(index, str(index)),
+            "prob": float(probabilities[index]),
+            "logit": float(logits[index]),
+        }
+        return scored | ({"true": index == target} if target is not None else {})
+
+    # NaN last: a class without a number is not the best one.
+    order = np.argsort(-np.nan_to_num(probabilities, nan=-1.0), kind="stable")
+    chosen = [int(index) for index in order[:SHOWN_CLASSES]]
+    described: dict[str, Any] = {"task": "classification", "classes": [entry(index) for index in chosen]}
+    if target is not None and 0 <= target < len(logits):
+        described["true"] = entry(target)
+    return described
+
+
+def describe_shapes(output: Any, name: str = "output") -> list[str]:
+    """List the tensors in an output as ``name: 1×10``, at most twenty."""
+    lines: list[str] = []
+    pending: list[tuple[str, Any]] = [(name, output)]
+    while pending and len(lines) < 20:
+        label, value = pending.pop(0)
+        if isinstance(value, Tensor):
+            lines.append(f"{label}: {'×'.join(map(str, value.shape)) or 'scalar'}")
+        elif isinstance(value, Mapping):
+            pending.extend((f"{label}[{key!r}]", child) for key, child in value.items())
+        elif isinstance(value, (list, tuple)):
+            pending.extend((f"{label}[{index}]", child) for index, child in enumerate(value))
+    return lines
+
+
+@dataclass(frozen=True)
+class GradientMaps:
+    """A gradient on the input as bytes, cropped to where it is not zero.
+
+    Attributes
+    ----------
+    signed : array of uint8 ``[h, w]``
+        Sum over the channels; 128 is zero, 1 is ``-scale``, 255 is ``+scale``.
+    magnitude : array of uint8 ``[h, w]``
+        Largest absolute value over the channels; 255 is ``magnitude_scale``.
+    box : tuple of int
+        ``(y0, x0, y1, x1)``, half-open: the part of the input that the maps cover.
+    scale, magnitude_scale : float
+    """
+
+    signed: NDArray[np.uint8]
+    magnitude: NDArray[np.uint8]
+    box: tuple[int, int, int, int]
+    scale: float
+    magnitude_scale: float
+
+
+def gradient_maps(gradient: Tensor) -> GradientMaps:
+    """Reduce one sample's gradient to two maps, on its device.
+
+    Parameters
+    ----------
+    gradient : Tensor ``[C, H, W]``, ``[H, W]`` or ``[D]``
+        Of anything larger the middle of the axes after the first is taken.
+    """
+    values = gradient.detach().float().nan_to_num(0.0, 0.0, 0.0)
+    while values.dim() > 3:
+        values = values[:, values.shape[1] // 2]
+    if values.dim() < 2:
+        values = values.reshape(1, -1)
+    if values.dim() == 2:
+        values = values[None]
+    signed, magnitude = values.sum(0), values.abs().amax(0)
+    rows, columns = magnitude.amax(1).nonzero(), magnitude.amax(0).nonzero()
+    box = (0, 0, 0, 0)
+    if len(rows):
+        box = (int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+    y0, x0, y1, x1 = box
+    signed, magnitude = signed[y0:y1, x0:x1], magnitude[y0:y1, x0:x1]
+    scale = float(signed.abs().max()) if signed.numel() else 0.0
+    top = float(magnitude.max()) if magnitude.numel() else 0.0
+    return GradientMaps(
+        signed=(signed / (scale or 1.0) * 127 + 128).round().byte().cpu().numpy(),
+        magnitude=(magnitude / (top or 1.0) * 255).round().byte().cpu().numpy(),
+        box=box,
+        scale=scale,
+        magnitude_scale=top,
+    )

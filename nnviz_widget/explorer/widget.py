@@ -1,0 +1,374 @@
+"""The explorer widget: traits and wiring, nothing is computed here.
+
+An explorer owns an exploration (engine, batch, run) and a session (the wire); it shows what the one
+announces and hands the other's requests to the operations. `explore`, which makes it, is in ``explore.py``.
+
+Rules of the transport that decide the wiring:
+
+- Everything published on the comm goes through `Explorer._send`, inside the context of the newest page
+message;
+  sent plainly from a cell, the next click would wait for that cell.
+- What Python alone writes is sent explicitly, all of one event in one message: traits are set from the
+engine's
+  thread while a page's message may be handled on another, and traitlets can lose a notification between the
+  two.
+- Everything that threads hold of an explorer they hold weakly.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anywidget
+import traitlets as t
+
+from nnviz_widget.errors import InputError, NNVizError
+from nnviz_widget.explorer import layers, selecting
+from nnviz_widget.explorer.operations import Operations, Question, Reply
+from nnviz_widget.explorer.pulse import Pulse
+from nnviz_widget.explorer.still import CSS, Still
+from nnviz_widget.wire.messages import json_safe
+from nnviz_widget.wire.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from contextlib import AbstractContextManager
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from nnviz_widget.engine.trace import Trace
+    from nnviz_widget.explorer.exploration import Exploration
+    from nnviz_widget.explorer.statistics import StatisticsFigure
+    from nnviz_widget.wire.messages import Buffer
+
+__all__ = ["Explorer", "front_end"]
+
+STATIC = Path(__file__).parent.parent / "static"
+#: With this, anywidget watches the files and a page takes over every new build.
+HOT_RELOAD = os.environ.get("ANYWIDGET_HMR") == "1"
+FROM_PYTHON = ("graph", "info", "status", "run", "epoch")
+
+
+@cache
+def front_end(name: str) -> str:
+    """Return the text of a built file. Text and not a path: a path would keep every closed widget alive."""
+    path = STATIC / name
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise NNVizError(
+            f"The front end is not built: {path} is missing.",
+            hint="In a clone of the repository run `make build`, or `npm ci && npm run build`, once.",
+        ) from None
+
+
+class Explorer(anywidget.AnyWidget):  # type: ignore[misc]  # ipywidgets has no types
+    """See inside a model: its graph, what every layer makes of the input, and what it looked at.
+
+    Made by `nnviz_widget.explore`. Traits hold small JSON; arrays travel in messages of their own.
+
+    Attributes
+    ----------
+    graph, info, status, run, epoch
+        What the page shows; written by Python alone.
+    selection : dict
+        ``layer``, ``channel``, ``pixel``, ``sample``, ``class``; written by clicks and by `select`. Observe
+        it to follow the user: ``w.observe(function, "selection")``.
+    """
+
+    _esm: Any = STATIC / "index.js" if HOT_RELOAD else t.Unicode().tag(sync=True)
+    _css: Any = STATIC / "index.css" if HOT_RELOAD else t.Unicode().tag(sync=True)
+
+    # No echo: the page never writes these, so there is nothing to confirm.
+    graph = t.Dict().tag(sync=True, echo_update=False)
+    info = t.Dict().tag(sync=True, echo_update=False)
+    status = t.Dict().tag(sync=True, echo_update=False)
+    run = t.Dict().tag(sync=True, echo_update=False)
+    epoch = t.Int(0).tag(sync=True, echo_update=False)
+    selection = t.Dict().tag(sync=True)
+
+    def __init__(
+        self, exploration: Exploration, info: Mapping[str, Any], *, layer: str | None = None
+    ) -> None:
+        me = weakref.ref(self)
+        self._closed = False
+        self._figure: StatisticsFigure | None = None
+        self._exploration = exploration
+        self._still = Still(f"{info['model']} explored with nnviz_widget")
+        operations = Operations(
+            exploration,
+            {"charts": _host_operation(me, "_chart"), "still": _host_operation(me, "_take_still")},
+        )
+        self._session = Session(
+            lambda content, buffers: _call(me, "_send_custom", content, buffers),
+            operations.start,
+            on_visible=lambda visible: _call(me, "_see", visible),
+        )
+        self._pulse = Pulse(lambda: _call(me, "_beat") is True)
+        super().__init__(
+            info=json_safe(dict(info)),
+            status={"state": "loading", "stage": "starting"},
+            selection=selecting.nothing() | {"layer": layer},
+        )
+        self.on_msg(_receive)
+        exploration.announce = lambda **traits: _call(me, "_announce", traits)
+        exploration.start(0)
+
+    def __repr__(self) -> str:
+        model, samples = self.info.get("model", "nothing"), self.info.get("samples", 0)
+        return f"Explorer({model}, {samples} sample{'' if samples == 1 else 's'})"
+
+    # ---- what the user calls ------------------------------------------------------------------------------
+
+    @property
+    def trace(self) -> Trace:
+        """The run on the screen; waits for the first one.
+
+        Raises
+        ------
+        NNVizError
+            There is none, because the model raised before anything could be recorded.
+        """
+        return self._exploration.wait()
+
+    @property
+    def feature_maps(self) -> NDArray[np.float32] | None:
+        """Activation of the selected layer for the sample on the screen.
+
+        Shaped ``[C, H, W]`` for maps, ``[T, D]`` for tokens, ``[D]`` for a vector. None without a layer.
+        """
+        layer = self.selection["layer"]
+        if layer is None:
+            return None
+        self._exploration.wait()
+        return self._exploration.ask(lambda: layers.activation(self._exploration, layer))
+
+    @property
+    def saliency(self) -> NDArray[np.float32] | None:
+        """Gradient of the selected unit or class on the input, shaped like one sample of it.
+
+        None without a selected pixel, vector entry or class.
+        """
+        self._exploration.wait()
+        return self._exploration.ask(
+            lambda: layers.selected_gradient(self._exploration, dict(self.selection))
+        )
+
+    @property
+    def statistics(self) -> Any:
+        """A bqplot figure with the histogram of the selected layer, which follows the selection.
+
+        Show it beside the explorer: ``ipywidgets.VBox([w, w.statistics])``.
+        """
+        if self._figure is None:
+            from nnviz_widget.explorer.statistics import StatisticsFigure  # noqa: PLC0415 - bqplot on demand
+
+            self._figure = StatisticsFigure()
+            self.observe(_follow, ["selection", "run"])
+            self._draw_statistics()
+        return self._figure.figure
+
+    def select(
+        self,
+        layer: Any = None,
+        *,
+        channel: int | None = None,
+        pixel: tuple[int, int] | None = None,
+        sample: int | None = None,
+        target: int | str | None = None,
+    ) -> None:
+        """Do what a click does: select a layer, a channel of it, a unit, a sample, or a class.
+
+        Parameters
+        ----------
+        layer : str or Module, optional
+            Dotted name, node id or module; by default the selected one if a channel or pixel is given.
+        channel : int, optional
+            Index of a feature map, feature or entry.
+        pixel : (int, int), optional
+            ``(y, x)`` in that map; the unit whose saliency is shown.
+        sample : int, optional
+            Puts this sample on the screen (and runs the model on it).
+        target : int or str, optional
+            Index or name of a class whose saliency is shown.
+
+        Raises
+        ------
+        InputError
+            Something of that does not exist; nothing has changed then.
+        """
+        self.selection = selecting.choose(
+            self._exploration,
+            dict(self.selection),
+            layer=layer,
+            channel=channel,
+            pixel=pixel,
+            sample=sample,
+            target=target,
+        )
+
+    def refresh(self) -> None:
+        """Run the model now, with the weights as they are, and show that.
+
+        Called inside a training loop it is a consistent moment: the loop waits for it.
+
+        Raises
+        ------
+        NNVizError
+            The model raised; what was on the screen stays.
+        """
+        self._exploration.ask(lambda: self._exploration.run(self._exploration.sample))
+
+    def paused(self) -> AbstractContextManager[None]:
+        """Hold the engine still: inside ``with w.paused():`` no click computes anything; it waits."""
+        return self._exploration.engine.paused()
+
+    def close(self) -> None:
+        """Cancel everything, end the threads, free the memory, and close the view. Safe to call twice."""
+        if getattr(self, "_closed", True):
+            return
+        self._closed = True
+        self._pulse.stop(wait=True)
+        self._session.close()
+        self._exploration.close()
+        self._still.forget()
+        if self._figure is not None:
+            self.unobserve(_follow, ["selection", "run"])
+            self._figure.close()
+        self.layout.close()
+        super().close()
+
+    # ---- display ------------------------------------------------------------------------------------------
+
+    def _ipython_display_(self, **kwargs: Any) -> None:
+        bundle = self._repr_mimebundle_(**kwargs) if not self._closed else None
+        data, metadata = bundle if bundle is not None else ({"text/plain": repr(self)}, {})
+        if not self._still.show(data, metadata):
+            from IPython.display import display  # noqa: PLC0415 - whoever calls this has it
+
+            display(data, raw=True, metadata=metadata)  # type: ignore[no-untyped-call]
+
+    @t.default("_esm")
+    def _default_esm(self) -> str:
+        return front_end("index.js")
+
+    @t.default("_css")
+    def _default_css(self) -> str:
+        return front_end("index.css") + CSS
+
+    # ---- to and from the page -----------------------------------------------------------------------------
+
+    @t.validate("selection")
+    def _clean_selection(self, proposal: Mapping[str, Any]) -> dict[str, Any]:
+        return selecting.clean(proposal["value"], self._exploration.batch.count)
+
+    def open(self) -> None:
+        """Open the comm; called by ipywidgets."""
+        super().open()
+        _let_headers_decide(self.comm)
+
+    def _send(self, msg: Any, buffers: Any = None) -> None:
+        """Publish on the comm: every state, every reply, every echo comes through here."""
+        self._session.run(super()._send, msg, buffers=buffers)
+        _let_headers_decide(self.comm)
+
+    def _send_custom(self, content: dict[str, Any], buffers: list[Buffer]) -> None:
+        self.send(content, buffers or None)
+
+    def notify_change(self, change: t.Bunch) -> None:
+        """Tell observers; what Python alone writes is sent by `_announce`, not trait by trait."""
+        if change["name"] in FROM_PYTHON:
+            t.HasTraits.notify_change(self, change)
+        else:
+            super().notify_change(change)
+
+    def _announce(self, traits: dict[str, Any]) -> None:
+        if self._closed:
+            return
+        fresh = json_safe(traits)
+        if "info" in fresh:
+            fresh["info"] = {**self.info, **fresh["info"]}
+        for name, value in fresh.items():
+            setattr(self, name, value)
+        self.send_state(list(fresh))
+
+    def _see(self, visible: bool) -> None:
+        if visible and not self._closed:
+            self._exploration.poll()
+            self._pulse.start()
+        else:
+            self._pulse.stop()
+
+    def _beat(self) -> bool:
+        self._session.tick()
+        self._exploration.poll()
+        return not self._closed
+
+    # ---- operations that need the widget ------------------------------------------------------------------
+
+    def _chart(self, question: Question) -> Reply:
+        try:
+            figure = self.statistics
+        except ImportError:
+            return Reply(meta={"model_id": None})
+        return Reply(meta={"model_id": figure.model_id})
+
+    def _take_still(self, question: Question) -> Reply:
+        if len(question.buffers) != 1:
+            raise InputError("'still' needs one buffer, the picture.")
+        try:
+            self._still.update(question.buffers[0])
+        except ValueError as error:
+            raise InputError(str(error)) from None
+        return Reply()
+
+    def _draw_statistics(self) -> None:
+        me, layer, channel = weakref.ref(self), self.selection["layer"], self.selection["channel"]
+        if layer is not None:
+            self._exploration.later(lambda: _call(me, "_show_statistics", layer, channel), slot="statistics")
+
+    def _show_statistics(self, layer: str, channel: int | None) -> None:
+        if self._figure is None or self._closed:
+            return
+        stats = layers.statistics(self._exploration, layer, channel)
+        self._figure.show(layer if channel is None else f"{layer} · {channel}", stats)
+
+
+# ---- what others hold of an explorer: these functions and a weak reference ---------------------------------
+
+
+def _call(me: weakref.ref[Explorer], method: str, *args: Any) -> Any:
+    """Call a method of an explorer that may be gone."""
+    explorer = me()
+    return None if explorer is None else getattr(explorer, method)(*args)
+
+
+def _host_operation(me: weakref.ref[Explorer], method: str) -> Any:
+    def operation(_exploration: Exploration, question: Question) -> Reply:
+        return _call(me, method, question) or Reply()
+
+    return operation
+
+
+def _receive(widget: Explorer, content: Any, buffers: Any) -> None:
+    widget._session.receive(content, buffers)
+
+
+def _follow(change: t.Bunch) -> None:
+    change["owner"]._draw_statistics()
+
+
+def _let_headers_decide(comm: Any) -> None:
+    """Make ipykernel 7.4 route the page's next message by the message's own header, as 7.3 did.
+
+    It remembers on the comm from which thread something was last published, and sends the next message
+    there. Before the first message of a page there is no context of a page to publish in, so a cell that
+    explores and then trains would hold back all clicks until it ends; and a page that went away leaves the
+    name of a dead thread behind.
+    """
+    getattr(comm, "__dict__", {}).pop("_reply_subshell_id", None)
