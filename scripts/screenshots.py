@@ -1,69 +1,62 @@
-"""Take the picture of the README: the explorer on a bundled network, in a real JupyterLab in Chromium.
+"""Take the pictures of the README in a real JupyterLab: `docs/explorer.png`, and the same in the dark theme.
 
-    .venv/bin/python -m scripts.screenshots [name ...]
-
-Uses the harness of the browser tests, so what is pictured is what is tested. Pictures go to ``docs/``.
+`make screenshots` (`python -m scripts.screenshots`) runs it. It shows the bundled network, clicks a layer and a pixel, as a reader would.
 """
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from playwright.sync_api import sync_playwright
 
 from tests.browser.explorer_page import SHAPES, ExplorerPage
-from tests.browser.lab import Lab, LabServer, launch_chromium
+from tests.browser.lab import REPOSITORY, Lab, LabServer, launch_chromium
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from playwright.sync_api import Browser
-
-DOCS = Path(__file__).resolve().parent.parent / "docs"
-
-
-def explorer(server: LabServer, browser: Browser, *, theme: str = "light") -> None:
-    """Picture a clicked unit of the first stage: graph, maps, saliency and receptive field at once."""
-    lab = Lab(server, browser, width=1400, height=1000, theme=theme, scale=1.5)
-    notebook = lab.open([SHAPES])
-    notebook.run(0)
-    page = ExplorerPage(notebook)
-    page.wait()
-    page.click_layer("stage1")
-    page.click_pixel(page.strongest(), 20, 24, (64, 64))
-    lab.page.mouse.move(0, 0)
-    name = "explorer.png" if theme == "light" else f"explorer-{theme}.png"
-    page.root.screenshot(path=DOCS / name, animations="disabled")
-    print(f"docs/{name}: {(DOCS / name).stat().st_size / 1000:.0f} kB")
-    notebook.close()
-    lab.close()
-
-
-PICTURES: dict[str, Callable[[LabServer, Browser], None]] = {
-    "explorer": explorer,
-    "explorer-dark": lambda server, browser: explorer(server, browser, theme="dark"),
-}
+DOCS = REPOSITORY / "docs"
+WIDTH = 1400
+SAMPLE, GROUP, LAYER = 3, "stage2", "stage2.0"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("names", nargs="*", default=["explorer"], metavar="|".join(PICTURES))
-    names = parser.parse_args().names
+    """Write both pictures."""
     DOCS.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as home, sync_playwright() as playwright:
-        server = LabServer(Path(home))
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        server = LabServer(Path(folder) / "lab")
         try:
             browser = launch_chromium(playwright)
-            for name in names:
-                PICTURES[name](server, browser)
+            for theme, name in (("light", "explorer.png"), ("dark", "explorer-dark.png")):
+                lab = Lab(server, browser, width=WIDTH + 150, height=1000, theme=theme, scale=1.5)
+                take(lab, DOCS / name)
+                lab.close()
             browser.close()
         finally:
             server.close()
+
+
+def take(lab: Lab, path: Path) -> None:
+    """Explore the demo on this page and keep the picture of the widget alone."""
+    notebook = lab.open([SHAPES])
+    notebook.run()
+    explorer = ExplorerPage(notebook)
+    explorer.wait("ready")
+    width = explorer.root.bounding_box()["width"]
+    lab.resize(round(lab.size[0] + WIDTH - width))
+    explorer.input.locator(f'button[data-sample="{SAMPLE}"]').click()
+    explorer.root.locator(f'[data-panel="input"][data-sample="{SAMPLE}"]').wait_for()
+    explorer.node(GROUP).dblclick()
+    explorer.click_layer(LAYER)
+    # The unit that answers most strongly somewhere on the object, away from the border of its map.
+    channel = explorer.strongest()
+    y, x = notebook.python(
+        f"divmod(int(w.feature_maps[{channel}, 6:26, 6:26].abs().argmax()), 20)", setup="import torch"
+    )
+    explorer.click_pixel(channel, y + 6, x + 6, (32, 32))
+    lab.page.mouse.move(5, 5)
+    lab.page.wait_for_timeout(600)  # animations come to rest
+    explorer.root.screenshot(path=path)
+    print(f"wrote {path.relative_to(REPOSITORY)}")
+    notebook.close()
 
 
 if __name__ == "__main__":
