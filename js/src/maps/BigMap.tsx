@@ -99,7 +99,7 @@ function Mark({ store, planes, channel }: { store: Store; planes: Planes; channe
   const [rows, columns] = planes.shape;
   return (
     <i
-      class="nn-mark"
+      class="nn-unit-mark"
       data-role="mark"
       style={{
         left: `${(100 * spot.x) / columns}%`,

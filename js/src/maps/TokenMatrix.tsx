@@ -135,7 +135,7 @@ export function TokenMatrix({ store, maps, settled, painted }: Props) {
           <canvas ref={canvas} class="nn-crisp" />
           {channel !== null && pixel && (
             <i
-              class="nn-mark"
+              class="nn-unit-mark"
               style={{
                 left: `${(100 * channel) / features}%`,
                 top: `${(100 * pixel[0]) / tokens}%`,

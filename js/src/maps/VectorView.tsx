@@ -249,7 +249,7 @@ function Cells(props: Shared & { paintedNow(done: boolean): void }) {
         <canvas ref={canvas} class="nn-crisp" />
         {selected !== null && selected < values.length && (
           <i
-            class="nn-mark"
+            class="nn-unit-mark"
             style={{
               left: `${(selected % columns) * side}px`,
               top: `${Math.floor(selected / columns) * side}px`,
