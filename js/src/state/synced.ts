@@ -24,6 +24,8 @@ export interface GraphNode {
   source: string;
   status: NodeStatus;
   parent: string;
+  /** Id of the node that used the same weights first. */
+  shared?: string;
 }
 
 export interface GraphEdge {
@@ -42,6 +44,8 @@ export interface GraphGroup {
   parent: string;
   params: number;
   flops: number;
+  source?: string;
+  status?: NodeStatus;
 }
 
 export interface Graph {

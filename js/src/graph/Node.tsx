@@ -1,0 +1,229 @@
+// One drawn item: a card, a slim line, a round merge, the input, the output, or the frame of an open group.
+// Everything it shows is text from the model's author or numbers; events are handled once for all, in GraphView.
+
+import { useComputed } from "@preact/signals";
+import type { GraphController } from "./controller";
+import { canOpen, type Item } from "./hierarchy";
+import type { DrawnBox } from "./layout";
+import { StripCanvas, Thumb } from "./Strip";
+import {
+  categoryOf,
+  type Form,
+  formOf,
+  hasStrip,
+  hintOf,
+  labelOf,
+  markOf,
+  nameOf,
+  outputShape,
+  showsShape,
+  spell,
+  statusOf,
+  timesOf,
+} from "./words";
+
+interface Props {
+  box: DrawnBox;
+  x: number;
+  y: number;
+  graph: GraphController;
+}
+
+export function Node({ box, x, y, graph }: Props) {
+  const { item } = box;
+  const { id } = item;
+  const chosen = useComputed(() => {
+    const ring = graph.ring.value;
+    return ring?.id === id ? (ring.exact ? "true" : "inside") : undefined;
+  });
+  const near = useComputed(() => graph.lit.value.near.has(id));
+  const found = useComputed(() => {
+    const { value: matches } = graph.matches;
+    if (matches.length === 0) return undefined;
+    return matches[graph.match.value]?.id === id ? "here" : graph.matched.value.has(id) ? "yes" : "no";
+  });
+  const tab = useComputed(() => (graph.focused.value === id ? 0 : -1));
+
+  const form = box.open ? "open" : formOf(item);
+  const status = statusOf(item);
+  const openable = canOpen(item);
+  const style = {
+    transform: `translate(${box.x + x}px, ${box.y + y}px)`,
+    width: `${box.width}px`,
+    height: `${box.height}px`,
+    zIndex: box.open ? item.depth : undefined,
+  };
+  return (
+    <div
+      class="nn-node"
+      data-item={id}
+      data-node={box.open ? id : item.rep}
+      data-path={item.node?.path ?? item.group?.path ?? ""}
+      data-form={form}
+      data-kind={categoryOf(item)}
+      data-narrow={box.narrow || undefined}
+      data-open={openable ? box.open : undefined}
+      data-fold={timesOf(item) > 1 ? timesOf(item) : undefined}
+      data-status={status === "ok" ? undefined : status}
+      data-near={near.value || undefined}
+      data-found={found.value}
+      data-selected={chosen.value}
+      role="treeitem"
+      aria-level={item.depth}
+      aria-expanded={openable ? box.open : undefined}
+      aria-selected={chosen.value === "true"}
+      aria-label={labelOf(item)}
+      tabIndex={tab.value}
+      style={style}
+    >
+      {box.open ? (
+        <Head item={item} graph={graph} />
+      ) : (
+        <Body item={item} form={form as Form} graph={graph} narrow={box.narrow} />
+      )}
+    </div>
+  );
+}
+
+function Head({ item, graph }: { item: Item; graph: GraphController }) {
+  return (
+    <div class="nn-head">
+      <Title item={item} />
+      <Inside item={item} graph={graph} />
+      <Toggle open item={item} />
+    </div>
+  );
+}
+
+function Body({
+  item,
+  form,
+  graph,
+  narrow,
+}: {
+  item: Item;
+  form: Form;
+  graph: GraphController;
+  narrow: boolean;
+}) {
+  switch (form) {
+    case "merge":
+      return <span title={nameOf(item)}>{markOf(item)}</span>;
+    case "constant":
+      return (
+        <span class="nn-name" title={`${nameOf(item)} ${spell(item.node?.output_shapes[0] ?? null)}`}>
+          {nameOf(item)}
+        </span>
+      );
+    case "slim":
+      return (
+        <>
+          <Title item={item} />
+          <Mark item={item} />
+          {showsShape(item) && <Shape item={item} />}
+        </>
+      );
+    case "input":
+      return (
+        <>
+          <Thumb store={graph.store} />
+          <Title item={item} />
+          <Shape item={item} />
+        </>
+      );
+    case "output":
+      return <Output item={item} graph={graph} />;
+    default:
+      return (
+        <>
+          <div class="nn-line">
+            <Title item={item} />
+            <Inside item={item} graph={graph} />
+            <Mark item={item} />
+            {canOpen(item) && <Toggle item={item} />}
+          </div>
+          <div class="nn-row">
+            {hasStrip(item) && <StripCanvas id={item.rep} small={narrow} />}
+            <Shape item={item} />
+          </div>
+        </>
+      );
+  }
+}
+
+function Title({ item }: { item: Item }) {
+  const [name, hint, times] = [nameOf(item), hintOf(item), timesOf(item)];
+  return (
+    <span class="nn-title" title={hint ? `${name} · ${hint}` : name}>
+      <b class="nn-name">{name}</b>
+      {times > 1 && <span class="nn-times">×{times}</span>}
+      {hint && <span class="nn-hint">{hint}</span>}
+    </span>
+  );
+}
+
+function Shape({ item }: { item: Item }) {
+  const text = spell(outputShape(item));
+  return <span class="nn-shape">{text}</span>;
+}
+
+function Mark({ item }: { item: Item }) {
+  const status = statusOf(item);
+  if (status === "failed")
+    return (
+      <span class="nn-mark" title="the forward pass ended here">
+        !
+      </span>
+    );
+  return item.node?.shared ? (
+    <span class="nn-shared" title={`same weights as ${item.node.shared}`}>
+      shared
+    </span>
+  ) : null;
+}
+
+/** How many matches of the search are hidden in here. */
+function Inside({ item, graph }: { item: Item; graph: GraphController }) {
+  const count = useComputed(() => graph.matchesInside.value.get(item.id) ?? 0);
+  return count.value > 0 ? <span class="nn-inside">{count}</span> : null;
+}
+
+function Toggle({ item, open = false }: { item: Item; open?: boolean }) {
+  return (
+    <button
+      type="button"
+      class="nn-toggle"
+      tabIndex={-1}
+      aria-hidden="true"
+      title={open ? "close (Enter)" : "open (Enter)"}
+      data-act="toggle"
+    >
+      <svg viewBox="0 0 12 12">
+        <title>{open ? `close ${nameOf(item)}` : `open ${nameOf(item)}`}</title>
+        {open ? <path d="M3 6h6" /> : <path d="M3 6h6M6 3v6" />}
+      </svg>
+    </button>
+  );
+}
+
+function Output({ item, graph }: { item: Item; graph: GraphController }) {
+  const predictions = graph.store.synced.run.value?.predictions;
+  const classes = predictions?.task === "classification" ? predictions.classes.slice(0, 3) : [];
+  return (
+    <>
+      <div class="nn-line">
+        <Title item={item} />
+        <Shape item={item} />
+      </div>
+      <div class="nn-out-rows">
+        {classes.map(({ index, name, prob }) => (
+          <div key={index} class="nn-out-row">
+            <span class="nn-out-name">{name}</span>
+            <span class="nn-out-bar" style={{ width: `${Math.max(1, 100 * prob)}%` }} />
+            <span class="nn-out-prob">{prob.toFixed(2)}</span>
+          </div>
+        ))}
+      </div>
+    </>
+  );
+}

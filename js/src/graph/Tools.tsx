@@ -1,0 +1,41 @@
+// The few buttons in the corner of the graph.
+
+import type { GraphController } from "./controller";
+
+export function Tools({ graph }: { graph: GraphController }) {
+  const open = graph.store.view.open.value;
+  return (
+    <div class="nn-tools" role="toolbar" aria-label="view of the graph">
+      <Tool name="zoom in (+)" path="M3 8h10M8 3v10" act={() => graph.zoomBy(1.25)} />
+      <Tool name="zoom out (−)" path="M3 8h10" act={() => graph.zoomBy(0.8)} />
+      <Tool name="fit (0)" path="M3 6V3h3M10 3h3v3M13 10v3h-3M6 13H3v-3" act={() => graph.fit()} />
+      <Tool name="open one level more" path="M4 4l4 3.5L12 4M4 9l4 3.5L12 9" act={() => graph.openLevel()} />
+      <Tool
+        name="close all"
+        path="M4 7.5L8 4l4 3.5M4 12.5L8 9l4 3.5"
+        disabled={open.size === 0}
+        act={() => graph.closeAll()}
+      />
+    </div>
+  );
+}
+
+function Tool({
+  name,
+  path,
+  act,
+  disabled,
+}: {
+  name: string;
+  path: string;
+  act: () => void;
+  disabled?: boolean;
+}) {
+  return (
+    <button type="button" class="nn-tool" title={name} aria-label={name} disabled={disabled} onClick={act}>
+      <svg viewBox="0 0 16 16" aria-hidden="true">
+        <path d={path} />
+      </svg>
+    </button>
+  );
+}

@@ -1,0 +1,325 @@
+// From the recorded graph to the tree that is drawn: every group with its children in order of execution, identical
+// siblings folded into one item, overlong levels cut into parts, and for each group the edges between its children.
+//
+// Pure and static: what is open or closed, where things lie and what they look like is not known here. An edge
+// between two nodes crosses the borders of the groups it leaves and enters; on each level it passes it is one
+// `LevelEdge`, from a child or an entry to a child or an exit. So each level can be laid out alone.
+
+import type { Graph, GraphEdge, GraphGroup, GraphNode } from "../state/synced";
+
+/** Identical siblings fold from this many on; two of them are quicker seen than unfolded. */
+export const FOLD_FROM = 3;
+/** A level with more children than this is cut into parts. */
+export const LEVEL_MAX = 60;
+const PART_SIZE = 40;
+/** Groups with more entries (or exits) than this draw them as one. */
+const PORTS_MAX = 3;
+
+export type ItemKind = "node" | "group" | "fold" | "part";
+
+/** One thing that can be drawn: a node, a group, a run of identical siblings, or a part of an overlong level. */
+export interface Item {
+  id: string;
+  kind: ItemKind;
+  /** The node or group of the kernel that stands for it: what is selected, and whose maps are shown. */
+  rep: string;
+  node: GraphNode | null;
+  group: GraphGroup | null;
+  parent: Item | null;
+  children: Item[];
+  depth: number;
+  /** How many nodes are in it. */
+  leaves: number;
+  level: Level;
+}
+
+/** An end of a level edge: the number of a child, or `children.length + i` for entry i, and after those the exits. */
+export interface LevelEdge {
+  source: number;
+  target: number;
+  /** The node that made the tensor. */
+  producer: string;
+  /** Indices into the edges of the graph. */
+  raw: number[];
+}
+
+export interface Level {
+  edges: LevelEdge[];
+  /** Producers whose tensors come in, each an entry; "*" stands for several that share one. */
+  entries: string[];
+  exits: string[];
+}
+
+export interface Hierarchy {
+  graph: Graph;
+  root: Item;
+  items: ReadonlyMap<string, Item>;
+  /** The item that stands for a node or group of the kernel most closely. */
+  of(id: string): Item | undefined;
+  edges: GraphEdge[];
+  /** Indices of the edges that leave and reach a node. */
+  outgoing(id: string): readonly number[];
+  incoming(id: string): readonly number[];
+}
+
+export function buildHierarchy(graph: Graph): Hierarchy {
+  const items = new Map<string, Item>();
+  const groups = new Map(graph.groups.map((group) => [group.id, group]));
+  const nodes = new Map(graph.nodes.map((node) => [node.id, node]));
+  const placed = new Set<string>();
+
+  function add(item: Item): Item {
+    items.set(item.id, item);
+    return item;
+  }
+
+  function grow(group: GraphGroup | null, id: string, parent: Item | null): Item {
+    const item = add(fresh(id, "group", id, parent));
+    item.group = group;
+    placed.add(id);
+    const members: Item[] = [];
+    for (const child of childrenOf(group, id)) {
+      if (placed.has(child)) continue;
+      const node = nodes.get(child);
+      if (node) {
+        const leaf = add(fresh(child, "node", child, item));
+        leaf.node = node;
+        leaf.leaves = 1;
+        placed.add(child);
+        members.push(leaf);
+      } else if (groups.has(child)) {
+        members.push(grow(groups.get(child) ?? null, child, item));
+      }
+    }
+    item.children = divide(fold(members, item, add), item, add);
+    return item;
+  }
+
+  const orphans = strays(graph);
+  function childrenOf(group: GraphGroup | null, id: string): string[] {
+    const own = group?.children ?? [];
+    const extra = orphans.get(id) ?? [];
+    return extra.length === 0 ? own : inOrder([...own, ...extra], graph);
+  }
+
+  const root = grow(groups.get("") ?? null, "", null);
+  settle(root, 0);
+  const links = connect(graph, items, root);
+  return {
+    graph,
+    root,
+    items,
+    edges: graph.edges,
+    of: (id) => items.get(id),
+    outgoing: (id) => links.outgoing.get(id) ?? NOTHING,
+    incoming: (id) => links.incoming.get(id) ?? NOTHING,
+  };
+}
+
+const NOTHING: readonly number[] = [];
+
+function fresh(id: string, kind: ItemKind, rep: string, parent: Item | null): Item {
+  const level = { edges: [], entries: [], exits: [] };
+  return { id, kind, rep, node: null, group: null, parent, children: [], depth: 0, leaves: 0, level };
+}
+
+/** Nodes and groups that no group lists, under the parent they name, or the root where that is unknown. */
+function strays(graph: Graph): Map<string, string[]> {
+  const listed = new Set(graph.groups.flatMap((group) => group.children));
+  const known = new Set(graph.groups.map((group) => group.id));
+  const found = new Map<string, string[]>();
+  for (const thing of [...graph.nodes, ...graph.groups]) {
+    if (thing.id === "" || listed.has(thing.id)) continue;
+    const parent = known.has(thing.parent) && thing.parent !== thing.id ? thing.parent : "";
+    found.set(parent, [...(found.get(parent) ?? []), thing.id]);
+  }
+  return found;
+}
+
+/** By order of execution: that of the nodes; a group stands where its first node does. */
+function inOrder(ids: string[], graph: Graph): string[] {
+  const place = new Map<string, number>();
+  const parents = new Map(graph.groups.map((group) => [group.id, group.parent]));
+  graph.nodes.forEach((node, at) => {
+    place.set(node.id, node.kind === "input" ? at - graph.nodes.length : at);
+    for (let up: string | undefined = node.parent; up !== undefined && !place.has(up); up = parents.get(up)) {
+      place.set(up, at);
+      if (up === "") break;
+    }
+  });
+  return [...ids].sort((a, b) => (place.get(a) ?? 0) - (place.get(b) ?? 0));
+}
+
+/** Runs of identical siblings become one item, unless they are all that the group holds: then it stands for them. */
+function fold(members: Item[], parent: Item, add: (item: Item) => Item): Item[] {
+  const out: Item[] = [];
+  for (let at = 0; at < members.length; ) {
+    const size = members[at]?.group?.fold ?? 1;
+    let run = 1;
+    while (run < size && members[at + run]?.group?.fold === size) run++;
+    if (run < FOLD_FROM || run === members.length) out.push(...members.slice(at, at + run));
+    else out.push(add(gather("fold", members.slice(at, at + run), parent)));
+    at += run;
+  }
+  return out;
+}
+
+function divide(members: Item[], parent: Item, add: (item: Item) => Item): Item[] {
+  let level = members;
+  while (level.length > LEVEL_MAX) {
+    const count = Math.ceil(level.length / PART_SIZE);
+    const size = Math.ceil(level.length / count);
+    const parts: Item[] = [];
+    for (let at = 0; at < level.length; at += size) {
+      parts.push(add(gather("part", level.slice(at, at + size), parent)));
+    }
+    level = parts;
+  }
+  return level;
+}
+
+/** Several siblings as one item; what leaves it is what its last member makes. */
+function gather(kind: "fold" | "part", members: Item[], parent: Item): Item {
+  const first = members[0] as Item;
+  const last = members[members.length - 1] as Item;
+  const item = fresh(`${kind}:${first.id}`, kind, last.rep, parent);
+  item.children = members;
+  for (const member of members) member.parent = item;
+  return item;
+}
+
+function settle(item: Item, depth: number): void {
+  item.depth = depth;
+  for (const child of item.children) settle(child, depth + 1);
+  if (item.kind !== "node") item.leaves = item.children.reduce((sum, child) => sum + child.leaves, 0);
+}
+
+/** Sends every edge down from the lowest group that holds both its ends, one level edge on each level it passes. */
+function connect(graph: Graph, items: Map<string, Item>, root: Item) {
+  const outgoing = new Map<string, number[]>();
+  const incoming = new Map<string, number[]>();
+  const place = new Map<Item, number>();
+  for (const item of items.values()) item.children.forEach((child, at) => void place.set(child, at));
+  const chains = new Map<string, Item[]>();
+  const chainOf = (id: string): Item[] => {
+    const known = chains.get(id);
+    if (known) return known;
+    const chain: Item[] = [];
+    for (let item = items.get(id) ?? null; item; item = item.parent) chain.push(item);
+    chain.reverse();
+    chains.set(id, chain);
+    return chain;
+  };
+
+  const passes: Pass[] = [];
+  graph.edges.forEach((edge, raw) => {
+    const from = chainOf(edge.source);
+    const to = chainOf(edge.target);
+    if (from[0] !== root || to[0] !== root || edge.source === edge.target) return;
+    push(outgoing, edge.source, raw);
+    push(incoming, edge.target, raw);
+    let shared = 1;
+    while (from[shared] && from[shared] === to[shared]) shared++;
+    const [a, b] = [from[shared], to[shared]];
+    if (!a || !b) return;
+    const base = { raw, producer: edge.source };
+    passes.push({ ...base, level: from[shared - 1] as Item, source: a, target: b });
+    for (let at = shared; at < from.length - 1; at++)
+      passes.push({ ...base, level: from[at] as Item, source: from[at + 1] as Item, target: null });
+    for (let at = shared; at < to.length - 1; at++)
+      passes.push({ ...base, level: to[at] as Item, source: null, target: to[at + 1] as Item });
+  });
+
+  for (const pass of passes) {
+    if (!pass.source) note(pass.level.level.entries, pass.producer);
+    if (!pass.target) note(pass.level.level.exits, pass.producer);
+  }
+  for (const item of items.values()) {
+    for (const side of ["entries", "exits"] as const)
+      if (item.level[side].length > PORTS_MAX) item.level[side] = ["*"];
+  }
+
+  const merged = new Map<Item, Map<string, LevelEdge>>();
+  for (const { level: item, source, target, raw, producer } of passes) {
+    const { children, level } = item;
+    const entry = (): number => children.length + Math.max(0, level.entries.indexOf(producer));
+    const exit = (): number =>
+      children.length + level.entries.length + Math.max(0, level.exits.indexOf(producer));
+    const a = source ? (place.get(source) as number) : entry();
+    const b = target ? (place.get(target) as number) : exit();
+    const here = merged.get(item) ?? new Map<string, LevelEdge>();
+    merged.set(item, here);
+    const key = `${a}>${b}>${producer}`;
+    const known = here.get(key);
+    if (known) known.raw.push(raw);
+    else {
+      const edge = { source: a, target: b, producer, raw: [raw] };
+      here.set(key, edge);
+      level.edges.push(edge);
+    }
+  }
+  return { outgoing, incoming };
+}
+
+interface Pass {
+  level: Item;
+  /** Null where it comes in from, or goes out to, the level above. */
+  source: Item | null;
+  target: Item | null;
+  raw: number;
+  producer: string;
+}
+
+/** One more than fit is enough to know that they share one. */
+function note(list: string[], value: string): void {
+  if (list.length <= PORTS_MAX && !list.includes(value)) list.push(value);
+}
+
+function push(map: Map<string, number[]>, key: string, value: number): void {
+  const list = map.get(key);
+  if (list) list.push(value);
+  else map.set(key, [value]);
+}
+
+// ---------------------------------------------------------------------------------------------- open and closed
+
+export type Open = ReadonlySet<string>;
+
+export function canOpen(item: Item): boolean {
+  return item.children.length > 0 && item.parent !== null;
+}
+
+export function isOpen(item: Item, open: Open): boolean {
+  return item.parent === null || (item.children.length > 0 && open.has(item.id));
+}
+
+/** The items that are drawn, open groups before what they hold. The root itself is not drawn. */
+export function drawnItems(hierarchy: Hierarchy, open: Open): Item[] {
+  const out: Item[] = [];
+  const visit = (item: Item) => {
+    if (item.parent) out.push(item);
+    if (isOpen(item, open)) item.children.forEach(visit);
+  };
+  visit(hierarchy.root);
+  return out;
+}
+
+/** How many closed items (the ones with a card) are drawn. */
+export function countClosed(item: Item, open: Open): number {
+  if (!isOpen(item, open)) return 1;
+  return item.children.reduce((sum, child) => sum + countClosed(child, open), 0);
+}
+
+/** The item that is drawn for an item: itself, or the outermost closed one that holds it. */
+export function shownFor(item: Item, open: Open): Item {
+  let shown = item;
+  for (let up = item.parent; up; up = up.parent) if (!isOpen(up, open)) shown = up;
+  return shown;
+}
+
+/** What must be open for the item to be drawn. */
+export function above(item: Item): Item[] {
+  const out: Item[] = [];
+  for (let up = item.parent; up?.parent; up = up.parent) out.push(up);
+  return out.reverse();
+}

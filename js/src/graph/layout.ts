@@ -1,0 +1,288 @@
+// The whole drawing: levels inside levels. Each open group is laid out by itself and becomes a box of its parent's
+// level; a level is laid out again only when something inside it opened or closed. Then everything is put into
+// one coordinate system, and every edge of the graph knows the segments that draw it, one on each level it passes.
+
+import { closedBox, HEADER, OPEN_MIN_WIDTH, PAD_BOTTOM, PAD_X } from "./cards";
+import { canOpen, type Hierarchy, type Item, isOpen, type Level, type Open } from "./hierarchy";
+import type { Point } from "./layered";
+import { type LevelBox, type LevelLayout, type LevelWire, layoutLevel } from "./level";
+import { formOf } from "./words";
+
+export interface DrawnBox {
+  item: Item;
+  x: number;
+  y: number;
+  width: number;
+  height: number;
+  open: boolean;
+  /** Slender cards stack what wide ones set side by side. */
+  narrow: boolean;
+}
+
+export interface Segment {
+  key: string;
+  points: Point[];
+  kind: "flow" | "skip" | "port";
+  /** Hidden in a rail until it is lit. */
+  bundled: boolean;
+  /** Ends at a card: draws an arrow. */
+  arrow: boolean;
+  /** Indices of the edges of the graph that it draws. */
+  raw: number[];
+}
+
+export interface Drawing {
+  width: number;
+  height: number;
+  boxes: DrawnBox[];
+  byId: ReadonlyMap<string, DrawnBox>;
+  segments: Segment[];
+  rails: { key: string; points: Point[]; thick: boolean }[];
+}
+
+interface GroupLayout {
+  key: string;
+  width: number;
+  height: number;
+  level: LevelLayout;
+  /** Where what the level draws begins inside the group's box. */
+  offset: Point;
+  inner: (GroupLayout | null)[];
+  narrow: boolean[];
+}
+
+export class Layouter {
+  private readonly known = new Map<Item, GroupLayout>();
+
+  constructor(readonly hierarchy: Hierarchy) {}
+
+  draw(open: Open): Drawing {
+    const root = this.group(this.hierarchy.root, open);
+    const drawing = { boxes: [] as DrawnBox[], segments: [] as Segment[], rails: [] as Drawing["rails"] };
+    this.flatten(this.hierarchy.root, root, [0, 0], drawing);
+    return {
+      ...drawing,
+      width: root.width,
+      height: root.height,
+      byId: new Map(drawing.boxes.map((box) => [box.item.id, box])),
+    };
+  }
+
+  private group(item: Item, open: Open): GroupLayout {
+    const key = openInside(item, open);
+    const known = this.known.get(item);
+    if (known?.key === key) return known;
+    const inner = item.children.map((child) =>
+      canOpen(child) && isOpen(child, open) ? this.group(child, open) : null,
+    );
+    const fresh = this.lay(item, key, inner);
+    this.known.set(item, fresh);
+    return fresh;
+  }
+
+  private lay(item: Item, key: string, inner: (GroupLayout | null)[]): GroupLayout {
+    const { children, level } = item;
+    const entries = level.entries.length;
+    const narrow = children.map(() => false);
+    // The level counts its entries first, then the children, then its exits.
+    const vertex = (end: number) =>
+      end < children.length ? end + entries : end < children.length + entries ? end - children.length : end;
+    const box = (at: number, slender: boolean): LevelBox => {
+      const child = children[at - entries];
+      if (!child) return { kind: "port", width: 0, height: 0, inX: 0, outX: 0 };
+      narrow[at - entries] = slender;
+      const layout = inner[at - entries];
+      return layout ? openBox(child, layout) : closedBox(child, slender);
+    };
+    const wires = level.edges.map((edge): LevelWire => {
+      const [from, to] = [inner[edge.source], inner[edge.target]];
+      return {
+        source: vertex(edge.source),
+        target: vertex(edge.target),
+        outX: from ? portX(children[edge.source] as Item, from, "exits", edge.producer) : undefined,
+        inX: to ? portX(children[edge.target] as Item, to, "entries", edge.producer) : undefined,
+      };
+    });
+    const laid = layoutLevel({
+      count: children.length + entries + level.exits.length,
+      box,
+      isPort: (at) => children[at - entries] === undefined,
+      wires,
+      beside: besides(children, level, entries),
+    });
+    const frame = item.parent !== null;
+    const width = frame ? Math.max(OPEN_MIN_WIDTH, laid.width + 2 * PAD_X) : laid.width;
+    if (frame) straighten(laid, entries, entries + children.length, level.exits.length);
+    const top = frame ? HEADER + (entries > 0 ? 0 : 10) : 0;
+    const bottom = frame ? PAD_BOTTOM + (level.exits.length > 0 ? 0 : 10) : 0;
+    return {
+      key,
+      width,
+      height: top + laid.height + bottom,
+      level: laid,
+      offset: [(width - laid.width) / 2, top],
+      inner,
+      narrow,
+    };
+  }
+
+  private flatten(
+    item: Item,
+    layout: GroupLayout,
+    [x, y]: Point,
+    out: Pick<Drawing, "boxes" | "segments" | "rails">,
+  ): void {
+    const { level, inner } = layout;
+    const { children } = item;
+    const entries = item.level.entries.length;
+    const [left, top] = [x + layout.offset[0], y + layout.offset[1]];
+    const shift = (points: readonly Point[]): Point[] => points.map(([px, py]) => [px + left, py + top]);
+
+    children.forEach((child, at) => {
+      const box = level.boxes[at + entries] as LevelLayout["boxes"][number];
+      const place: Point = [left + box.x, top + box.y];
+      const within = inner[at];
+      const { width, height } = box;
+      const narrow = layout.narrow[at] ?? false;
+      out.boxes.push({ item: child, x: place[0], y: place[1], width, height, open: Boolean(within), narrow });
+      if (within) this.flatten(child, within, place, out);
+    });
+
+    const drawn = new Map<string, Segment>();
+    for (const route of level.routes) {
+      const edge = item.level.edges[route.wire] as Level["edges"][number];
+      const points = shift(route.points);
+      // Several tensors on one way are one line.
+      const same = points.join(";");
+      const known = drawn.get(same);
+      if (known) {
+        known.raw.push(...edge.raw);
+        continue;
+      }
+      const target = children[edge.target];
+      const segment: Segment = {
+        key: `${item.id}|${edge.source}>${edge.target}>${edge.producer}`,
+        points,
+        kind: route.kind,
+        bundled: route.bundled,
+        arrow: target !== undefined && !inner[edge.target],
+        raw: [...edge.raw],
+      };
+      drawn.set(same, segment);
+      out.segments.push(segment);
+    }
+    level.rails.forEach((rail, at) => {
+      out.rails.push({ key: `${item.id}|rail${at}`, points: shift(rail.points), thick: rail.thick });
+    });
+    this.ports(item, layout, shift, y, out);
+  }
+
+  /** The short ways from the frame of an open group to its entries, and from its exits to the frame. */
+  private ports(
+    item: Item,
+    { level, height }: GroupLayout,
+    shift: (points: readonly Point[]) => Point[],
+    y: number,
+    out: Pick<Drawing, "segments">,
+  ): void {
+    if (!item.parent) return;
+    const count = item.children.length;
+    const entries = item.level.entries.length;
+    for (const [at, way] of level.ports) {
+      const entry = at < entries;
+      const end = entry ? count + at : at;
+      const raw = item.level.edges.flatMap((edge) =>
+        (entry ? edge.source : edge.target) === end ? edge.raw : [],
+      );
+      const points = shift(way);
+      if (!entry) {
+        const [x] = points[points.length - 1] as Point;
+        points.push([x, y + height]);
+      }
+      const first = points[0] as Point;
+      const flat = points.every(([px, py]) => px === first[0] && py === first[1]);
+      if (!flat)
+        out.segments.push({
+          key: `${item.id}|port${at}`,
+          points,
+          kind: "port",
+          bundled: false,
+          arrow: false,
+          raw,
+        });
+    }
+  }
+}
+
+/**
+ * A group with one way in and one way out keeps them in one column, so that it stands straight in the chain that
+ * it is part of; inside, the edge goes over to where it is needed.
+ */
+function straighten(laid: LevelLayout, entries: number, exit: number, exits: number): void {
+  const [inner, outer] = [laid.ports.get(0), laid.ports.get(exit)];
+  if (entries !== 1 || exits !== 1 || !inner || !outer) return;
+  const from = (inner[0] as Point)[0];
+  const to = (outer[outer.length - 1] as Point)[0];
+  if (Math.abs(from - to) < 1) return;
+  laid.height += SHIFT;
+  for (const box of laid.boxes) box.y += SHIFT;
+  const lower = (points: readonly Point[]): Point[] => points.map(([x, y]) => [x, y + SHIFT]);
+  for (const route of laid.routes) route.points = lower(route.points);
+  for (const rail of laid.rails) rail.points = lower(rail.points);
+  for (const [at, way] of laid.ports) laid.ports.set(at, lower(way));
+  laid.ports.set(0, [[to, 0], [to, 8], [from, 8], ...lower(inner)]);
+}
+
+const SHIFT = 16;
+
+function openBox(item: Item, layout: GroupLayout): LevelBox {
+  const { width, height } = layout;
+  const [entry, exit] = [item.level.entries.at(-1), item.level.exits[0]];
+  const out = exit === undefined ? undefined : portX(item, layout, "exits", exit);
+  const into = entry === undefined ? undefined : portX(item, layout, "entries", entry);
+  // What comes below lines up with the exit; edges find the entries by themselves.
+  const spine = out ?? into ?? width / 2;
+  return { kind: "open", width, height, inX: spine, outX: spine };
+}
+
+function portX(
+  item: Item,
+  layout: GroupLayout,
+  side: "entries" | "exits",
+  producer: string,
+): number | undefined {
+  const { entries, exits } = item.level;
+  const ports = side === "entries" ? entries : exits;
+  if (ports.length === 0) return undefined;
+  const at =
+    Math.max(0, ports.indexOf(producer)) + (side === "exits" ? entries.length + item.children.length : 0);
+  const way = layout.level.ports.get(at);
+  const point = side === "entries" ? way?.[0] : way?.[way.length - 1];
+  return point ? point[0] + layout.offset[0] : undefined;
+}
+
+/** Constants that only one child uses stand beside it. */
+function besides(children: readonly Item[], level: Level, entries: number): Map<number, number> {
+  const out = new Map<number, number>();
+  children.forEach((child, at) => {
+    if (formOf(child) !== "constant") return;
+    const uses = new Set(level.edges.filter((edge) => edge.source === at).map((edge) => edge.target));
+    const [use] = uses;
+    if (
+      uses.size === 1 &&
+      use !== undefined &&
+      use < children.length &&
+      formOf(children[use] as Item) !== "constant"
+    )
+      out.set(at + entries, use + entries);
+  });
+  return out;
+}
+
+/** What is open in an item, as a word: equal words, equal layouts. */
+function openInside(item: Item, open: Open): string {
+  let key = "";
+  for (const child of item.children)
+    if (child.children.length > 0 && isOpen(child, open)) key += `${child.id}(${openInside(child, open)})`;
+  return key;
+}

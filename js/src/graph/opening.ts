@@ -1,0 +1,72 @@
+// Which groups are open at first, so that the first picture tells something, and which close again when the drawing
+// grows beyond what can be drawn. Pure functions of the tree.
+
+import { above, canOpen, countClosed, type Item, isOpen, type Open } from "./hierarchy";
+import { timesOf } from "./words";
+
+const TELLING = 6;
+const CALM = 20;
+const FIRST_MAX = 60;
+const EVER_MAX = 200;
+/** A group with this share of all nodes hides the network as long as it is closed. */
+const DOMINANT = 0.6;
+
+export function openAtFirst(root: Item): Set<string> {
+  const open = new Set<string>();
+  for (;;) {
+    const visible = countClosed(root, open);
+    const group = candidates(root, open).find((item) => worthOpening(item, root, visible, open));
+    if (!group) return open;
+    open.add(group.id);
+  }
+}
+
+/** Closed groups that are drawn, the largest first. */
+function candidates(root: Item, open: Open): Item[] {
+  const out: Item[] = [];
+  const visit = (item: Item) => {
+    if (isOpen(item, open)) item.children.forEach(visit);
+    else if (canOpen(item)) out.push(item);
+  };
+  visit(root);
+  return out.sort((a, b) => b.leaves - a.leaves);
+}
+
+function worthOpening(item: Item, root: Item, visible: number, open: Open): boolean {
+  // Identical siblings say all there is to say in one card.
+  if (timesOf(item) > 1) return false;
+  const after = countClosed(root, new Set([...open, item.id]));
+  if (after > FIRST_MAX) return false;
+  if (item.leaves >= DOMINANT * root.leaves) return true;
+  const things = visible - root.children.filter((child) => child.node && child.node.kind !== "module").length;
+  return things < TELLING && after <= CALM;
+}
+
+/** A group with a single child that can be opened opens it as well: one look inside, not two. */
+export function withOnlyChildren(item: Item): string[] {
+  const out = [item.id];
+  const [only] = item.children;
+  if (item.children.length === 1 && only && canOpen(only)) out.push(...withOnlyChildren(only));
+  return out;
+}
+
+/** Keeps the drawing within bounds: what was opened longest ago closes first, never what `keep` stands in. */
+export function withinBounds(
+  root: Item,
+  items: ReadonlyMap<string, Item>,
+  open: Set<string>,
+  keep: Item,
+): Set<string> {
+  const needed = new Set([keep.id, ...above(keep).map((item) => item.id)]);
+  for (const id of [...open]) {
+    if (countClosed(root, open) <= EVER_MAX) break;
+    const item = items.get(id);
+    if (!needed.has(id) && !(item && inside(item, keep))) open.delete(id);
+  }
+  return open;
+}
+
+function inside(item: Item, group: Item): boolean {
+  for (let up: Item | null = item; up; up = up.parent) if (up === group) return true;
+  return false;
+}

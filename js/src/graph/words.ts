@@ -1,0 +1,243 @@
+// What is written on a card, and what kind of card it is: names, hints, shapes, colours, sentences for screen readers.
+// Plain functions of the graph's data; labels come from users and are only ever used as text.
+
+import { shape as shapeText } from "../maps/format";
+import type { GraphNode, Shape } from "../state/synced";
+import type { Item } from "./hierarchy";
+
+/** The colour of a card: a CSS variable `--nn-<kind>`. */
+export type Category = "conv" | "pool" | "norm" | "act" | "linear" | "attn" | "group" | "merge" | "other";
+
+/** How an item is drawn when it is closed. */
+export type Form = "card" | "slim" | "merge" | "input" | "output" | "constant";
+
+const CATEGORIES: [Category, RegExp][] = [
+  ["attn", /attention|^mha$/],
+  ["conv", /conv|unfold$/],
+  ["pool", /pool|upsample|interpolate|pixel_?shuffle|grid_sample/],
+  ["norm", /norm|^local_response/],
+  [
+    "act",
+    /relu|gelu|silu|swish|mish|sigmoid|tanh|softmax|softplus|softsign|hardtanh|shrink|^elu$|^selu$|^celu$|^glu$|threshold/,
+  ],
+  ["linear", /linear|embedding|^addmm$|^bilinear$/],
+  ["merge", /^(add|sub|mul|div|cat|stack|hstack|vstack|dstack|maximum|minimum)$/],
+];
+
+const MARKS: Record<string, string> = {
+  add: "+",
+  sub: "−",
+  mul: "×",
+  div: "÷",
+  maximum: "max",
+  minimum: "min",
+  hstack: "cat",
+  vstack: "cat",
+  dstack: "cat",
+};
+
+const WORDS: Record<string, string> = {
+  conv1d: "conv",
+  conv2d: "conv",
+  conv3d: "conv 3d",
+  conv_transpose1d: "transposed conv",
+  conv_transpose2d: "transposed conv",
+  conv_transpose3d: "transposed conv 3d",
+  batch_norm: "batch norm",
+  layer_norm: "layer norm",
+  group_norm: "group norm",
+  instance_norm: "instance norm",
+  rms_norm: "RMS norm",
+  max_pool1d: "max pool",
+  max_pool2d: "max pool",
+  max_pool3d: "max pool 3d",
+  avg_pool1d: "avg pool",
+  avg_pool2d: "avg pool",
+  adaptive_avg_pool1d: "avg pool",
+  adaptive_avg_pool2d: "avg pool",
+  adaptive_max_pool2d: "max pool",
+  relu: "ReLU",
+  leaky_relu: "leaky ReLU",
+  prelu: "PReLU",
+  relu6: "ReLU6",
+  gelu: "GELU",
+  silu: "SiLU",
+  elu: "ELU",
+  hardswish: "hard swish",
+  hardsigmoid: "hard sigmoid",
+  lstm: "LSTM",
+  gru: "GRU",
+  multi_head_attention: "attention",
+  scaled_dot_product_attention: "attention",
+};
+
+/** Containers whose class says nothing about what they are for. */
+const ANONYMOUS = new Set(["Sequential", "ModuleList", "ModuleDict", ""]);
+
+export function categoryOf(item: Item): Category {
+  const { node } = item;
+  if (!node) return "group";
+  for (const word of [node.op, node.type]) {
+    const plain = word.toLowerCase();
+    for (const [category, pattern] of CATEGORIES) {
+      if (plain && pattern.test(plain) && (category !== "merge" || node.kind === "op")) return category;
+    }
+  }
+  return "other";
+}
+
+export function formOf(item: Item): Form {
+  const { node } = item;
+  if (!node) return "card";
+  if (node.kind === "input" || node.kind === "output" || node.kind === "constant") return node.kind;
+  if (node.status === "identity") return "slim";
+  const category = categoryOf(item);
+  if (category === "merge" && node.input_shapes.length > 1) return "merge";
+  if (category === "norm" || category === "act" || category === "merge") return "slim";
+  if (category === "other") return node.kind === "op" || node.params === 0 ? "slim" : "card";
+  if (category === "pool" && area(node.output_shapes[0]) <= 1) return "slim";
+  return "card";
+}
+
+/** Whether its strongest maps are shown on it. */
+export function hasStrip(item: Item): boolean {
+  return formOf(item) === "card" && item.node?.status !== "failed" && item.node?.status !== "unused";
+}
+
+function area(shape: Shape | undefined): number {
+  return (shape ?? []).slice(2).reduce((product, side) => product * side, 1);
+}
+
+/** The last part of a path, with the one before it where that alone is only a number: `layer1.0`, `conv1`. */
+function tail(path: string, above: string): string {
+  const inside = above && path.startsWith(`${above}.`) ? path.slice(above.length + 1) : path;
+  const parts = inside.split(".");
+  if (parts.length > 1 || !/^\d+$/.test(inside))
+    return /^\d+$/.test(parts[0] ?? "") ? tailOf(path, parts.length + 1) : inside;
+  return tailOf(path, 2);
+}
+
+function tailOf(path: string, count: number): string {
+  return path.split(".").slice(-count).join(".");
+}
+
+export function nameOf(item: Item): string {
+  const { node, group } = item;
+  if (item.kind === "fold" || item.kind === "part") {
+    const first = nameOf(item.children[0] as Item);
+    const last = nameOf(item.children[item.children.length - 1] as Item);
+    return `${first} … ${item.kind === "fold" ? (last.match(/\d+$/)?.[0] ?? last) : last}`;
+  }
+  if (node && node.kind === "constant") return node.path || node.id.replace(/^const:/, "");
+  if (node && node.kind !== "module") return node.kind === "op" ? node.op : node.id;
+  return tail(node?.path ?? group?.path ?? "", pathAbove(item)) || item.id || "model";
+}
+
+/** Which use of a module that is used several times: "2nd use". */
+function useOf(item: Item): string {
+  const call = item.node?.kind === "op" ? 0 : (item.node?.call ?? item.group?.call ?? 0);
+  return call === 0 ? "" : `${call + 1}${["nd", "rd"][call - 1] ?? "th"} use`;
+}
+
+function pathAbove(item: Item): string {
+  for (let up = item.parent; up; up = up.parent) if (up.kind === "group") return up.group?.path ?? "";
+  return "";
+}
+
+/** The soft words behind the name: what it is and how it is set. */
+export function hintOf(item: Item): string {
+  return [hint(item), useOf(item)].filter(Boolean).join(" · ");
+}
+
+function hint(item: Item): string {
+  const { node } = item;
+  if (!node) return groupHint(item);
+  if (node.status === "identity") return "identity";
+  if (node.kind === "input" || node.kind === "output") return "";
+  if (node.kind === "constant") return node.op === "constant" ? "" : node.op;
+  const word = node.kind === "op" ? "" : wordOf(node);
+  const detail = node.detail;
+  if (!word || detail.startsWith(word)) return detail;
+  return detail ? `${word} ${detail}` : word;
+}
+
+function wordOf(node: GraphNode): string {
+  const word = WORDS[node.op] ?? (node.op ? node.op.replaceAll("_", " ") : node.type);
+  const name = (node.path.split(".").pop() ?? "").toLowerCase();
+  return name === word.replaceAll(" ", "").toLowerCase() ? "" : word;
+}
+
+function groupHint(item: Item): string {
+  const inner = item.children;
+  const first = inner[0]?.group;
+  const type = item.group?.type ?? first?.type ?? "";
+  if (item.kind === "part") return `${item.leaves} operations`;
+  if (item.kind === "fold") return type;
+  if (!ANONYMOUS.has(type)) return type;
+  const blocks = inner.reduce(
+    (sum, child) => sum + (child.kind === "fold" ? child.children.length : child.node ? 0 : 1),
+    0,
+  );
+  if (blocks > 1 && inner.every((child) => !child.node)) return `${blocks} blocks`;
+  return item.leaves === 1 ? "1 layer" : `${item.leaves} layers`;
+}
+
+/** "×12" on a card that stands for identical siblings, itself or through what it holds. */
+export function timesOf(item: Item): number {
+  if (item.kind === "fold") return item.children.length;
+  const [first] = item.children;
+  const size = first?.group?.fold ?? 1;
+  return item.kind === "group" && size >= 3 && size === item.children.length ? size : 1;
+}
+
+export function markOf(item: Item): string {
+  const op = item.node?.op ?? "";
+  return MARKS[op] ?? op;
+}
+
+/** The first output of an item, without the batch axis. */
+export function outputShape(item: Item): Shape | null {
+  const last = lastNode(item);
+  const shape =
+    last?.kind === "output" ? (last.output_shapes[0] ?? last.input_shapes[0]) : last?.output_shapes[0];
+  return shape ? shape.slice(1) : null;
+}
+
+export function lastNode(item: Item): GraphNode | null {
+  if (item.node) return item.node;
+  for (let at = item.children.length - 1; at >= 0; at--) {
+    const found = lastNode(item.children[at] as Item);
+    if (found) return found;
+  }
+  return null;
+}
+
+export function spell(shape: Shape | null): string {
+  return shape ? shapeText(shape) : "";
+}
+
+export function sameShape(a: Shape | undefined, b: Shape | undefined): boolean {
+  return a !== undefined && b !== undefined && a.length === b.length && a.every((side, at) => side === b[at]);
+}
+
+/** Whether a slim card says its shape: where it is not that of what came in. */
+export function showsShape(item: Item): boolean {
+  return !sameShape(item.node?.input_shapes[0], item.node?.output_shapes[0]);
+}
+
+export function statusOf(item: Item): string {
+  if (item.node) return item.node.status;
+  return item.children.some((child) => statusOf(child) === "failed") ? "failed" : "ok";
+}
+
+/** "conv2d layer1.0.conv1, 64 × 56 × 56". */
+export function labelOf(item: Item): string {
+  const { node, group } = item;
+  const what = node ? node.op || node.type : (group?.type ?? `${item.children.length} identical blocks`);
+  const name = node?.kind === "module" ? node.path : group?.path || nameOf(item);
+  const shape = spell(outputShape(item));
+  const state = statusOf(item);
+  return [`${what} ${what === name ? "" : name}`.trim(), shape, state === "ok" ? "" : state]
+    .filter(Boolean)
+    .join(", ");
+}
