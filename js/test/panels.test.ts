@@ -136,14 +136,31 @@ describe("the Python of what is shown", () => {
     expect(unitOf("tokens", 7, [30, 0])).toEqual([30, 7]);
   });
 
-  it("selects, reads and explains the chosen unit", () => {
-    const text = snippet(chosen, "maps");
-    expect(text).toContain('w.select("layer2.0.conv1", channel=7, pixel=(3, 4))');
-    expect(text).toContain("unit=(7, 3, 4)");
+  it("selects, reads and explains the chosen unit, with and without the explorer", () => {
+    expect(snippet({ ...chosen, sample: 2 }, "maps").split("\n")).toEqual([
+      'w.select("layer2.0.conv1", channel=7, pixel=(3, 4))',
+      "w.feature_maps[7, 3, 4]",
+      "w.saliency",
+      "",
+      "# without the explorer",
+      "engine = nnviz.Engine(model)",
+      "trace = engine.trace(inputs[2:3])",
+      'trace.activation("layer2.0.conv1")[0][7, 3, 4]',
+      'engine.unit_saliency(trace, "layer2.0.conv1", unit=(7, 3, 4))',
+    ]);
   });
 
-  it("writes a unit of a vector as a tuple of one", () => {
+  it("reads a whole layer, and a feature of all tokens", () => {
+    const layer = { ...NOTHING_SELECTED, layer: "fc" };
+    expect(snippet(layer, "maps")).toContain('trace.stats("fc")');
+    expect(snippet({ ...layer, channel: 5 }, "tokens")).toContain("w.feature_maps[:, 5]");
+  });
+
+  it("writes a unit of a vector as a tuple of one, and a class as a unit of the output", () => {
     expect(snippet(chosen, "vector")).toContain("unit=(7,)");
+    const target = snippet({ ...NOTHING_SELECTED, class: 3 }, "maps");
+    expect(target).toContain("w.select(target=3)");
+    expect(target).toContain('engine.unit_saliency(trace, "output", unit=(3,))');
   });
 
   it("quotes whatever a layer is called", () => {
