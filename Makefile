@@ -64,7 +64,7 @@ constraints: .venv/.dev  ## move constraints.txt to the newest versions
 	$(PY) scripts/constraints.py
 
 clean:  ## remove all that was built or installed here
-	rm -rf .venv node_modules nnviz_widget/static dist build .cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv node_modules nnviz_widget/static dist build .cache .vitest .mypy_cache .pytest_cache .ruff_cache
 
 .venv/.lab .venv/.dev: .venv/.%: pyproject.toml constraints.txt
 	$(PYTHON) scripts/install.py $*
