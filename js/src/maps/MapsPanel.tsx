@@ -56,7 +56,14 @@ export function MapsPanel({ store }: { store: Store }) {
   } else body = <Stack {...{ store, maps: data, planes, settled, painted }} layer={layer} />;
 
   return (
-    <section class="nn-maps" data-panel="maps" data-layer={layer ?? undefined} ref={root} aria-label="maps">
+    <section
+      class="nn-maps"
+      data-panel="maps"
+      data-layer={layer ?? undefined}
+      data-loading={state === "loading"}
+      ref={root}
+      aria-label="maps"
+    >
       {body}
       {layer !== null && state === "loading" && <Progress store={store} progress={progress} />}
     </section>
@@ -136,7 +143,7 @@ function Stack({ store, layer, maps, planes, settled, painted }: StackProps) {
           </>
         )}
       </div>
-      {!alone && <SheetView {...{ store, planes, expected, settled, painted }} />}
+      {!alone && <SheetView {...{ store, layer, planes, expected, settled, painted }} />}
     </div>
   );
 }

@@ -12,6 +12,7 @@ import { layout, ordered, pixelAt, place, positions, reveal, rowsIn, type Sheet,
 
 interface Props {
   store: Store;
+  layer: string;
   planes: Planes | null;
   /** What to keep room for while nothing is here yet. */
   expected: { count: number; map: [number, number] } | null;
@@ -23,7 +24,7 @@ interface Props {
 const MORE_ROWS = 2;
 const LABEL_FROM = 26;
 
-export function SheetView({ store, planes, expected, settled, painted }: Props) {
+export function SheetView({ store, layer, planes, expected, settled, painted }: Props) {
   const { view, synced } = store;
   const box = useRef<HTMLDivElement>(null);
   const canvas = useRef<HTMLCanvasElement>(null);
@@ -91,6 +92,10 @@ export function SheetView({ store, planes, expected, settled, painted }: Props) 
 
   const selected = synced.selection.value.channel;
   useLayoutEffect(() => {
+    if (box.current) box.current.scrollTop = 0;
+    setTopRow(0);
+  }, [layer]);
+  useLayoutEffect(() => {
     const element = box.current;
     if (!element || selected === null || area.height === 0) return;
     const position = channels.indexOf(selected);
@@ -103,6 +108,7 @@ export function SheetView({ store, planes, expected, settled, painted }: Props) 
   return (
     <div
       class="nn-sheet"
+      data-light={colormap === "diverging"}
       ref={box}
       onScroll={(event) => setTopRow(Math.floor(event.currentTarget.scrollTop / pitch))}
     >

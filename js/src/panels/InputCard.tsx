@@ -1,7 +1,7 @@
 // The selected sample, what the chosen unit sees of it, and the other samples to choose from.
 
 import { useComputed } from "@preact/signals";
-import { useLayoutEffect, useRef } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import { table, unpack } from "../maps/colormaps";
 import { shape, short, signed } from "../maps/format";
 import { Segments } from "../maps/Segments";
@@ -88,6 +88,13 @@ function Picture({ store, input }: { store: Store; input: InputImage }) {
     context.putImageData(new ImageData(new Uint8ClampedArray(words.buffer), width, height), 0, 0);
     canvas.setAttribute("data-unit", shown.unit.join(","));
   }, [shown, overlay, width, height]);
+
+  const settled = view.scrub.value === null ? store.saliency.value.data?.key : null;
+  useEffect(() => {
+    // The pixel that is being read has another saliency now.
+    const held = store.pixel.peek();
+    if (held && settled) void store.inspectInput(held.y, held.x);
+  }, [settled]);
 
   const at = (event: PointerEvent | MouseEvent): [number, number] => {
     const rect = (base.current as HTMLCanvasElement).getBoundingClientRect();

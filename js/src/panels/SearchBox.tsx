@@ -1,6 +1,8 @@
-// Search by name: a chip until it is wanted, then a field. Enter goes to the next match, Esc gives it up.
+// Search by name: a chip until it is wanted, then a field. Enter goes to the next match, with Shift to the one
+// before, Esc gives it up.
 
 import { useLayoutEffect, useRef } from "preact/hooks";
+import { graphOf, nextMatch } from "../graph/controller";
 import type { Store } from "../state/store";
 
 export function SearchBox({ store }: { store: Store }) {
@@ -40,23 +42,28 @@ export function SearchBox({ store }: { store: Store }) {
         }}
         onKeyDown={(event) => {
           if (event.key !== "Enter") return;
-          nextMatch(store);
+          nextMatch(store, event.shiftKey ? -1 : 1);
           event.preventDefault();
         }}
         onBlur={() => {
           if (search.peek() === "") search.value = null;
         }}
       />
+      <Found store={store} />
     </label>
   );
 }
 
-function nextMatch(store: Store): void {
-  const words = (store.view.search.peek() ?? "").toLowerCase();
-  const found = [...store.nodes.peek().keys()].filter((id) => words && id.toLowerCase().includes(words));
-  const now = found.indexOf(store.synced.selection.peek().layer ?? "");
-  const next = found[(now + 1) % found.length];
-  if (next !== undefined) store.selectLayer(next);
+/** Which of how many matches is in sight. */
+function Found({ store }: { store: Store }) {
+  const { matches, match } = graphOf(store);
+  if (!store.view.search.value) return null;
+  const many = matches.value.length;
+  return (
+    <span class="nn-found">
+      {many === 0 ? "none" : match.value < 0 ? many : `${match.value + 1}/${many}`}
+    </span>
+  );
 }
 
 function Lens() {
