@@ -16,11 +16,10 @@ from nnviz_widget.engine.details import module_detail, op_detail
 from nnviz_widget.engine.failure import line_label
 from nnviz_widget.engine.flops import flops_of
 from nnviz_widget.engine.graph import Edge, Graph, Group, Node, fold_siblings
+from nnviz_widget.engine.vocabulary import words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from torch import nn
+    from collections.abc import Iterable, Sequence
 
     from nnviz_widget.engine.recording import Frame, Op, Recording, Ref, Spec
 
@@ -29,8 +28,13 @@ __all__ = ["assemble"]
 _STATE = frozenset({"parameter", "buffer"})
 #: Operations that apply weights: the parameters and buffers that they are called with stand inside their
 #: node.
-_APPLY_WEIGHTS = frozenset(
-    ["conv1d", "conv2d", "conv3d", "conv", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear", "bilinear", "addmm", "baddbmm", "matmul", "mm", "bmm", "mv", "embedding", "embedding_bag", "batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell", "prelu", "multi_head_attention"]
+_APPLY_WEIGHTS = words(
+    """
+    conv1d  conv2d  conv3d  conv  conv_transpose1d  conv_transpose2d  conv_transpose3d  linear  bilinear
+    addmm  baddbmm  matmul  mm  bmm  mv  embedding  embedding_bag  batch_norm  layer_norm  group_norm
+    instance_norm  rms_norm  lstm  gru  rnn_tanh  rnn_relu  lstm_cell  gru_cell  rnn_tanh_cell
+    rnn_relu_cell  prelu  multi_head_attention
+    """
 )
 #: Those that scale or shift: a vector of parameters stands inside, a grid of them (a position embedding) is
 #: data.
@@ -50,8 +54,16 @@ class _Drawing:
         self.ops = recording.ops
         self.graph = Graph(model=type(root.module).__name__)
         self.nodes: dict[str, Node] = {}
-        self.parameters = dict(root.module.named_parameters())
+        #: Every name of every parameter; tied ones have several.
+        self.parameters = dict(root.module.named_parameters(remove_duplicate=False))
         self.sizes = {id(tensor): tensor.numel() for tensor in self.parameters.values()}
+        #: Parameters at and below each module, by path.
+        self.below: dict[str, dict[int, None]] = {}
+        for name, tensor in self.parameters.items():
+            path = name
+            while path:
+                path = path.rpartition(".")[0]
+                self.below.setdefault(path, {})[id(tensor)] = None
         #: Which node counted a parameter first.
         self.counted: dict[int, str] = {}
         group = Group(
@@ -88,7 +100,7 @@ class _Drawing:
                     call=child.call,
                     type=type(child.module).__name__,
                     parent=group.id,
-                    params=sum(self.sizes.get(id(tensor), 0) for tensor in child.module.parameters()),
+                    params=sum(self.sizes[tensor] for tensor in self.below.get(child.path, ())),
                     source=line_label(child.source),
                 )
                 self.graph.groups.append(inner)
@@ -108,7 +120,7 @@ class _Drawing:
                 source = self.ops[ref.op]
                 if source.kind in _STATE and source.node not in self.nodes and self._is_data(source, op):
                     node = self._node(
-                        source.node, source.name, 0, source.kind, "constant", [source], source.outputs
+                        source.node, (source.name, 0), (source.kind, "constant"), [source], source.outputs
                     )
                     node.params = self._count([source.name], node)
                     self._add(node, group)
@@ -129,7 +141,7 @@ class _Drawing:
             kind = "constant"
         outputs = op.outputs[: len(op.outputs) - len(op.aliases)]
         word = op.kind if op.kind in {"input", "output", "constant"} else op.name
-        node = self._node(op.node, frame.path, frame.call, word, kind, [op], outputs)
+        node = self._node(op.node, (frame.path, frame.call), (word, kind), [op], outputs)
         node.detail = op_detail(op) if kind in {"op", "constant"} else op.name
         weights = [source.name for ref in op.inputs if (source := self.ops[ref.op]).kind == "parameter"]
         node.params = self._count([name for name in weights if f"const:{name}" not in self.nodes], node)
@@ -137,20 +149,21 @@ class _Drawing:
 
     def _leaf_node(self, frame: Frame, ops: list[Op]) -> Node:
         calls = [op for op in ops if op.kind not in {*_STATE, "constant"}]
-        main = max(reversed(calls), key=lambda op: flops_of(op, self.ops), default=ops[-1])
+        main = ops[-1] if not calls else calls[-1]
+        if len(calls) > 1:
+            main = max(reversed(calls), key=lambda op: flops_of(op, self.ops))
         specs = [self.ops[ref.op].outputs[ref.port] for ref in frame.outputs]
-        node = self._node(frame.id, frame.path, frame.call, main.name, "module", calls, specs)
+        node = self._node(frame.id, (frame.path, frame.call), (main.name, "module"), calls, specs)
         node.type = type(frame.module).__name__
         node.detail = module_detail(frame.module)
         node.source = line_label(frame.source)
-        node.params = self._count_module(frame.module, node)
+        node.params = self._count_tensors(self.below.get(frame.path, ()), node)
         return node
 
     def _node(
-        self, name: str, path: str, call: int, word: str, kind: str, ops: list[Op], outputs: Iterable[Spec]
+        self, name: str, at: tuple[str, int], what: tuple[str, str], ops: list[Op], outputs: Sequence[Spec]
     ) -> Node:
-        outputs = list(outputs)
-        node = Node(id=name, path=path, call=call, op=word, kind=kind)
+        node = Node(id=name, path=at[0], call=at[1], op=what[0], kind=what[1])
         node.output_shapes = [spec.shape for spec in outputs]
         dtype = outputs[0].dtype if outputs else None
         node.dtype = str(dtype).removeprefix("torch.") if dtype is not None else ""
@@ -161,20 +174,20 @@ class _Drawing:
             node.status = "identity"
         return node
 
-    def _count(self, names: list[str], node: Node) -> int:
-        return self._count_tensors([self.parameters[name] for name in names if name in self.parameters], node)
+    def _count(self, names: Iterable[str], node: Node) -> int:
+        return self._count_tensors(
+            [id(self.parameters[name]) for name in names if name in self.parameters], node
+        )
 
-    def _count_module(self, module: nn.Module, node: Node) -> int:
-        return self._count_tensors(list(module.parameters()), node)
-
-    def _count_tensors(self, tensors: list[nn.Parameter], node: Node) -> int:
+    def _count_tensors(self, tensors: Iterable[int], node: Node) -> int:
+        """Sum the sizes of parameters that no node counted before; say which one did."""
         total = 0
         for tensor in tensors:
-            first = self.counted.setdefault(id(tensor), node.id)
+            first = self.counted.setdefault(tensor, node.id)
             if first != node.id:
                 node.shared = first
             else:
-                total += self.sizes.get(id(tensor), 0)
+                total += self.sizes[tensor]
         return total
 
     # -- edges ----------------------------------------------------------------------------------------------

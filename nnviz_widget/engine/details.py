@@ -8,9 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from nnviz_widget.engine.recording import Ref
-from nnviz_widget.engine.vocabulary import traits_of
+from nnviz_widget.engine.vocabulary import traits_of, words
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import nn
 
     from nnviz_widget.engine.recording import Op
@@ -18,16 +20,25 @@ if TYPE_CHECKING:
 __all__ = ["module_detail", "op_detail"]
 
 _LONGEST = 40
+#: Attributes of modules that say something.
+_TOLD = words(
+    """
+    kernel_size in_channels in_features input_size num_embeddings in1_features groups num_layers num_heads
+    num_groups num_features normalized_shape output_size p negative_slope dim scale_factor
+    upscale_factor start_dim
+    """
+)
 
 
 def module_detail(module: nn.Module) -> str:
     """Describe a leaf module in a few characters; empty for one that says nothing."""
-    parts = [*_sizes(module), *_options(module)]
-    return " ".join(parts)[:_LONGEST]
+    known = module.__dict__
+    if _TOLD.isdisjoint(known):
+        return ""
+    return " ".join([*_sizes(known.get), *_options(known.get)])[:_LONGEST]
 
 
-def _sizes(module: nn.Module) -> list[str]:
-    get = module.__dict__.get
+def _sizes(get: Callable[..., Any]) -> list[str]:
     parts = []
     if isinstance(get("kernel_size"), (int, tuple)):
         parts.append(_times(get("kernel_size")))
@@ -48,26 +59,25 @@ def _sizes(module: nn.Module) -> list[str]:
     return parts
 
 
-def _options(module: nn.Module) -> list[str]:
-    get = module.__dict__.get
+def _options(get: Callable[..., Any]) -> list[str]:
     parts = []
-    if isinstance(get("num_layers"), int) and get("num_layers") > 1:
-        parts.append(f"×{get('num_layers')}")
+    layers = get("num_layers")
+    if isinstance(layers, int) and layers > 1:
+        parts.append(f"×{layers}")
     if get("bidirectional") is True:
         parts.append("↔")
     if isinstance(get("num_heads"), int):
         parts.append(f"{get('embed_dim', '')} {get('num_heads')} heads".strip())
     if isinstance(get("num_groups"), int):
         parts.append(f"{get('num_groups')} groups of {get('num_channels')}")
-    for name in ("num_features", "normalized_shape", "output_size"):
-        if isinstance(get(name), (int, tuple)):
-            parts.append(_times(get(name)))
+    sizes = (get("num_features"), get("normalized_shape"), get("output_size"))
+    parts += [_times(size) for size in sizes if isinstance(size, (int, tuple))]
     if isinstance(get("p"), float):
         parts.append(f"p={get('p'):g}")
-    for name in ("negative_slope", "dim", "scale_factor", "upscale_factor", "start_dim"):
-        if isinstance(get(name), (int, float)):
-            parts.append(f"{name}={get(name):g}")
-    return parts
+    numbers = [
+        (name, get(name)) for name in ("negative_slope", "dim", "scale_factor", "upscale_factor", "start_dim")
+    ]
+    return parts + [f"{name}={value:g}" for name, value in numbers if isinstance(value, (int, float))]
 
 
 def op_detail(op: Op) -> str:

@@ -8,8 +8,9 @@ partial run.
 from __future__ import annotations
 
 import sysconfig
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -46,7 +47,8 @@ def user_line(frame: FrameType | None) -> tuple[str, int]:
     """Return file and line of the innermost frame of the user's, or ``("", 0)`` before the run began."""
     while frame is not None:
         file = frame.f_code.co_filename
-        if not _is_internal(file):
+        known = _internal.get(file)
+        if not (_is_internal(file) if known is None else known):
             return file, frame.f_lineno
         if frame.f_code.co_name == "run" and file.startswith(_HERE):
             break
@@ -59,8 +61,12 @@ def line_label(source: tuple[str, int]) -> str:
     file, line = source
     if not file:
         return ""
-    name = "cell" if "ipykernel_" in file or file.startswith("<ipython-input") else Path(file).name
-    return f"{name}:{line}"
+    return f"{_short_name(file)}:{line}"
+
+
+@lru_cache(maxsize=1024)
+def _short_name(file: str) -> str:
+    return "cell" if "ipykernel_" in file or file.startswith("<ipython-input") else Path(file).name
 
 
 def shape_label(shape: tuple[int, ...]) -> str:
@@ -103,7 +109,7 @@ def _culprit(recorder: _Recorder, error: Exception) -> tuple[Op, Frame]:
 
 
 def _raising_line(error: BaseException) -> tuple[str, int] | None:
-    found: Any = None
+    found: tuple[str, int] | None = None
     step = error.__traceback__
     while step is not None:
         file = step.tb_frame.f_code.co_filename

@@ -275,18 +275,16 @@ def fold_siblings(graph: Graph) -> None:
             signatures[group.id] = (group.type, skeleton, looks, wires)
         return signatures[group.id]
 
-    for parent in graph.groups:
+    def alike(a: Group, b: Group) -> bool:
+        return (a.id, b.id) in linked and signature(a) == signature(b)
+
+    for group in graph.groups:
         run: list[Group] = []
-        for child in [*parent.children, None]:
-            current = groups.get(child) if child is not None else None
-            if (
-                run
-                and current
-                and (run[-1].id, current.id) in linked
-                and signature(run[-1]) == signature(current)
-            ):
-                run.append(current)
+        for child in [*group.children, ""]:
+            follower = groups.get(child) if child else None
+            if run and follower is not None and alike(run[-1], follower):
+                run.append(follower)
                 continue
             for member in run:
                 member.fold = len(run)
-            run = [current] if current else []
+            run = [follower] if follower is not None else []

@@ -3,7 +3,8 @@
 The recorder asks here: what produced this tensor, which other values live in the memory that is about to be
 written, may it be written at all. Three rules are kept:
 
-* a kept activation never changes: before memory that it shares is written, it is copied (`Memory.write`);
+* a kept activation never changes: before memory that it shares is written, it is copied
+  (`Memory.secure`), or a way to compute it again is written down;
 * memory that the run did not make itself (parameters, buffers, inputs, constants) is never written: the
   write, and everything that reads that memory later, goes to a private copy (`Memory.divert`);
 * tensors are held weakly, so that recording costs no more memory than what is asked to be kept.
@@ -15,46 +16,33 @@ knows functions, modules or graphs.
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from nnviz_widget.engine.activations import Activations, Cell, storage_key, version_of
+
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from torch import Tensor
 
+    from nnviz_widget.engine.activations import Recipe
     from nnviz_widget.engine.recording import Layout, Ref
 
-__all__ = ["Cell", "Kept", "Memory", "layout_of", "storage_key", "version_of"]
-
-
-class Cell:
-    """One kept activation; several ids may name it."""
-
-    __slots__ = ("ids", "nbytes", "tensor", "version")
-
-    def __init__(self, tensor: Tensor, nbytes: int) -> None:
-        self.tensor = tensor
-        self.nbytes = nbytes
-        self.version = version_of(tensor)
-        self.ids: list[str] = []
-
-
-class _Entry(NamedTuple):
-    tensor: weakref.ref[Tensor]
-    ref: Ref
-    storage: int
+__all__ = ["Kept", "Memory", "layout_of"]
 
 
 class Memory:
     """Values and storages of one run."""
 
     def __init__(self) -> None:
-        self._values: dict[int, _Entry] = {}
+        #: Tensor, value and storage, by the identity of the tensor object.
+        self._values: dict[int, tuple[weakref.ref[Tensor], Ref, int]] = {}
         self._living: dict[int, list[weakref.ref[Tensor]]] = {}
         self._foreign: dict[int, object] = {}
         self._cells: dict[int, list[Cell]] = {}
+        self._kept: dict[Ref, Cell] = {}
         self._private: dict[int, Tensor] = {}
         self._stand_ins: dict[int, tuple[Tensor, Tensor]] = {}
         #: True once some tensor has a stand-in: only then need arguments be looked through for them.
@@ -65,7 +53,7 @@ class Memory:
     def find(self, tensor: Tensor) -> Ref | None:
         """Return the value that this tensor object holds now, or None for one never seen."""
         entry = self._values.get(id(tensor))
-        return entry.ref if entry is not None and entry.tensor() is tensor else None
+        return entry[1] if entry is not None and entry[0]() is tensor else None
 
     def sibling(self, tensor: Tensor) -> Tensor | None:
         """Return another tensor alive in the same storage, if any; the same view of it where there is one."""
@@ -81,17 +69,18 @@ class Memory:
         """Let `tensor` hold the value `ref` from now on; `foreign` memory is not the run's own to write."""
         old = self._values.get(id(tensor))
         key = storage_key(tensor)
-        if old is not None and old.tensor() is tensor and old.storage == key:
-            self._values[id(tensor)] = _Entry(old.tensor, ref, key)
+        if old is not None and old[0]() is tensor and old[2] == key:
+            self._values[id(tensor)] = (old[0], ref, key)
         else:
             weak = weakref.ref(tensor)
-            self._values[id(tensor)] = _Entry(weak, ref, key)
-            if key:
-                living = self._living.get(key)
-                if living is None or living[0]() is None:
-                    self._living[key] = [w for w in living or () if w() is not None] + [weak]
-                else:
-                    living.append(weak)
+            self._values[id(tensor)] = (weak, ref, key)
+            living = self._living.get(key)
+            if living is None:
+                self._living[key] = [weak]
+            elif living[0]() is None:  # memory that was freed and given out again
+                self._living[key] = [*(other for other in living if other() is not None), weak]
+            else:
+                living.append(weak)
         if foreign and key:
             # The storage is held, so that its address cannot come to mean other memory.
             self._foreign[key] = tensor
@@ -101,7 +90,7 @@ class Memory:
             tensor = weak()
             if tensor is not None:
                 entry = self._values.get(id(tensor))
-                if entry is not None and entry.storage == key:
+                if key and entry is not None and entry[2] == key:
                     yield tensor
 
     def overlapping(self, written: Tensor) -> list[Tensor]:
@@ -126,24 +115,29 @@ class Memory:
         for cell in cells:
             if cell.tensor is tensor:
                 return cell
-        # Memory that is there anyway, or kept already, costs nothing more.
-        free = bool(cells) or key in self._foreign
-        cell = Cell(tensor, 0 if free else tensor.numel() * tensor.element_size())
+        cell = Cell(tensor)
         cells.append(cell)
+        ref = self.find(tensor)
+        if ref is not None:
+            self._kept[ref] = cell
         return cell
 
-    def forget(self, cell: Cell) -> None:
-        """Stop protecting a kept activation."""
-        cells = self._cells.get(storage_key(cell.tensor), [])
-        if cell in cells:
-            cells.remove(cell)
+    def kept(self, ref: Ref) -> Cell | None:
+        """Return the cell that keeps this value, if one does."""
+        return self._kept.get(ref)
 
-    def secure(self, written: Tensor) -> None:
-        """Copy every kept activation in the memory that is about to be written."""
+    def secure(self, written: Tensor, recipe: Callable[[Ref], Recipe | None]) -> None:
+        """See to it that the kept activations survive a write to this memory: by a recipe, or else a copy."""
         for cell in self._cells.pop(storage_key(written), ()):
-            cell.tensor = cell.tensor.clone()
-            cell.nbytes = cell.tensor.numel() * cell.tensor.element_size()
-            cell.version = version_of(cell.tensor)
+            if cell.tensor is None:
+                continue
+            ref = self.find(cell.tensor)
+            how = recipe(ref) if ref is not None and self._kept.get(ref) is cell else None
+            if how is not None:
+                cell.tensor, cell.recipe = None, how
+            else:
+                cell.tensor = cell.tensor.clone()
+                cell.version = version_of(cell.tensor)
 
     # -- memory that is not ours ----------------------------------------------------------------------------
 
@@ -175,7 +169,7 @@ class Memory:
         with torch.no_grad():
             flat = self._private.get(key)
             if flat is None:
-                flat = self._private[key] = _over(tensor.untyped_storage().clone(), tensor)
+                flat = self._private[key] = _over(_copy(tensor.untyped_storage()), tensor)
         if flat.dtype == tensor.dtype:
             # A view of one flat tensor, so that autograd sees writes through one view in all others.
             view = flat.as_strided(tensor.size(), tensor.stride(), tensor.storage_offset())
@@ -189,7 +183,7 @@ class Memory:
 
 
 class Kept:
-    """Which activations are asked for, and the cells that hold them, within a budget of bytes.
+    """The activations that are asked for, while a pass runs.
 
     Parameters
     ----------
@@ -200,92 +194,79 @@ class Kept:
     """
 
     def __init__(self, keep: str | Collection[str] | None, budget: int | None) -> None:
-        self.all = keep == "all"
-        self.wanted = frozenset() if keep is None or isinstance(keep, str) else frozenset(keep)
-        self.budget = budget
         self.memory = Memory()
+        self._all = keep == "all"
+        self._wanted = frozenset() if keep is None or isinstance(keep, str) else frozenset(keep)
+        self._budget = budget
         self._cells: dict[str, Cell] = {}
         self._bytes = 0
-        self._dropped: set[str] = set()
 
     def keep(self, name: str, tensor: Tensor) -> None:
         """Keep what `tensor` holds now under the id `name`, if that is asked for."""
-        if not self.all and name not in self.wanted:
-            return
-        cell = self.memory.keep(tensor)
-        if not cell.ids:
-            self._bytes += cell.nbytes
-        cell.ids.append(name)
-        self._cells[name] = cell
-        if self.budget is not None and self._bytes > self.budget:
-            self._shrink(self.budget)
+        if self._all or name in self._wanted:
+            self._cells[name] = self.memory.keep(tensor)
+            if self._budget is not None:
+                self._bytes += tensor.numel() * tensor.element_size()  # at most
+                if self._bytes > self._budget:
+                    self._shrink(self._budget)
 
     def drop(self, name: str) -> None:
         """Forget an id that turned out to be none."""
-        cell = self._cells.pop(name, None)
-        if cell is not None:
-            cell.ids.remove(name)
+        self._cells.pop(name, None)
 
     def _shrink(self, budget: int) -> None:
-        for cell in sorted({id(c): c for c in self._cells.values()}.values(), key=lambda c: -c.nbytes):
+        held = Activations(self._cells)
+        self._bytes = held.nbytes
+        largest = sorted(self._cells.values(), key=lambda cell: -cell.nbytes)
+        for cell in largest:
             if self._bytes <= budget:
                 return
-            self._bytes -= cell.nbytes
-            self.memory.forget(cell)
-            self._dropped.update(cell.ids)
-            for name in cell.ids:
-                del self._cells[name]
-            cell.ids = []
+            if cell.tensor is not None and not self.memory.is_foreign(cell.tensor):
+                cell.tensor = None
+                self._bytes = held.nbytes
 
-    def activations(self) -> tuple[dict[str, Tensor], set[str]]:
-        """Return the activations by id, and the ids of those let go.
+    def activations(self) -> Activations:
+        """Return what was kept.
 
-        Let go as well is what changed without a write that could be seen (by an extension in C, for
-        instance).
+        Without what changed in a way that could not be seen (by an extension written in C, for instance).
         """
-        kept = {}
-        for name, cell in self._cells.items():
-            if cell.version == version_of(cell.tensor) or self.memory.is_foreign(cell.tensor):
-                kept[name] = cell.tensor
-            else:
-                self._dropped.add(name)
-        return kept, self._dropped
+        for cell in self._cells.values():
+            tensor = cell.tensor
+            if (
+                tensor is not None
+                and cell.version != version_of(tensor)
+                and not self.memory.is_foreign(tensor)
+            ):
+                cell.tensor = None
+        return Activations(self._cells)
 
 
-def storage_key(tensor: Tensor) -> int:
-    """Identify the storage of a tensor; 0 for tensors that have none (sparse, nested, functorch's)."""
-    try:
-        return tensor.untyped_storage()._cdata
-    except (RuntimeError, NotImplementedError, AttributeError):
-        return 0
+def _copy(storage: Any) -> torch.UntypedStorage:
+    copied: torch.UntypedStorage = storage.clone()
+    return copied
 
 
 def _over(storage: torch.UntypedStorage, like: Tensor, layout: Layout | None = None) -> Tensor:
     """Return a tensor of the type of `like` over a storage: all of it, flat, or in that layout."""
     empty: Any = torch.empty(0, dtype=like.dtype, device=like.device)
     if layout is None:
-        return empty.set_(storage)
-    shape, stride, offset = layout
-    return empty.set_(storage, offset, shape, stride)
+        empty.set_(storage)
+    else:
+        shape, stride, offset = layout
+        empty.set_(storage, offset, shape, stride)
+    tensor: Tensor = empty
+    return tensor
 
 
 def layout_of(tensor: Tensor) -> Layout:
     """Return shape, strides and storage offset."""
-    return tuple(tensor.shape), tuple(tensor.stride()), tensor.storage_offset()
+    return tuple(tensor.shape), tuple(tensor.stride()), int(tensor.storage_offset())
 
 
 def _span(tensor: Tensor) -> tuple[int, int]:
     if tensor.numel() == 0:
         return 0, 0
     size = tensor.element_size()
-    start = tensor.storage_offset()
+    start = int(tensor.storage_offset())
     reach = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
     return start * size, (start + reach + 1) * size
-
-
-def version_of(tensor: Any) -> int:
-    """Return how often the tensor was written in place; -1 where nobody counts."""
-    try:
-        return int(tensor._version)
-    except RuntimeError:  # inference tensors
-        return -1

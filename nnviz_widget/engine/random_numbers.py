@@ -11,10 +11,13 @@ Python's and NumPy's own generators are not covered.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["OwnRandomness"]
 
@@ -42,9 +45,15 @@ class OwnRandomness(TorchDispatchMode):
     """
 
     def __init__(self, seed: int = 0) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.seed = seed
         self._generators: dict[torch.device, torch.Generator] = {}
+        self._drew = False
+
+    def drew(self) -> bool:
+        """Whether anything was drawn since this was last asked."""
+        drew, self._drew = self._drew, False
+        return drew
 
     def generator(self, device: torch.device) -> torch.Generator:
         """Return the engine's generator on that device."""
@@ -58,6 +67,7 @@ class OwnRandomness(TorchDispatchMode):
         kwargs = dict(kwargs or {})
         if torch.Tag.nondeterministic_seeded not in func.tags:
             return func(*args, **kwargs)
+        self._drew = True
         device = _device(args, kwargs)
         seeded = _WITH_GENERATOR.get(func, func)
         if any(argument.name == "generator" for argument in seeded._schema.arguments):
@@ -113,7 +123,7 @@ def _dropout(
     return x * mask * (0.0 if p == 1 else 1 / (1 - p)), mask
 
 
-_EMULATED = {
+_EMULATED: dict[Any, Callable[..., Any]] = {
     _aten.rand_like: _rand_like,
     _aten.randn_like: _randn_like,
     _aten.randint_like: _randint_like,

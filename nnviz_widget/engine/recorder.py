@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch.utils._pytree import tree_map
 
+from nnviz_widget.engine.activations import version_of
 from nnviz_widget.engine.failure import model_error, user_line
-from nnviz_widget.engine.memory import Kept, version_of
+from nnviz_widget.engine.memory import Kept
 from nnviz_widget.engine.recording import Frame, Op, Recording, Ref, tensors_of
 from nnviz_widget.engine.tape import STATE, Stop, Tape, spec_of
 from nnviz_widget.errors import NNVizError, OutOfMemoryError
@@ -73,7 +74,7 @@ def record(
     progress : callable, optional
         Called with how many modules have begun, and of how many.
     budget : int, optional
-        Bytes of activations to keep; the largest are let go first (`Recording.dropped`).
+        Bytes of activations to keep; the largest are let go first.
     seed : int
         Of the generator that random operations of the model draw from, the same ones in every run.
 
@@ -108,8 +109,17 @@ class _Recorder:
         self.kept = kept
         self.memory = kept.memory
         self.check = token.check if token is not None else _nothing
-        owned = {id(tensor): (name, "buffer") for name, tensor in module.named_buffers()}
-        owned.update({id(tensor): (name, "parameter") for name, tensor in module.named_parameters()})
+        self._paths: dict[int, list[str]] = {}
+        #: The model's own tensors, and the name and kind of each by identity.
+        self.tensors: list[Tensor] = []
+        owned: dict[int, tuple[str, str]] = {}
+        for path, child in module.named_modules(remove_duplicate=False):
+            self._paths.setdefault(id(child), []).append(path)
+            for kind, tensors in (("parameter", child._parameters), ("buffer", child._buffers)):
+                for name, tensor in tensors.items():
+                    if tensor is not None and id(tensor) not in owned:
+                        owned[id(tensor)] = (f"{path}.{name}" if path else name, kind)
+                        self.tensors.append(tensor)
         self.tape = Tape(self.root, owned, kept=kept, stop_at=stop_at, check=self.check, seed=seed)
         #: The module call that the last exception left first.
         self.failed: tuple[BaseException, Frame] | None = None
@@ -117,25 +127,21 @@ class _Recorder:
         self._thread = threading.get_ident()
         self._begun = 0
         self._calls: dict[str, int] = {}
-        self._paths: dict[int, list[str]] = {}
-        for name, child in module.named_modules(remove_duplicate=False):
-            self._paths.setdefault(id(child), []).append(name)
 
     # -- the run --------------------------------------------------------------------------------------------
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, grad: bool) -> Recording:
         """Run the module and gather the recording."""
-        recording = Recording(self.tape.ops, {}, args=args, kwargs=kwargs, root=self.root)
-        tensors = [*self.module.parameters(), *self.module.buffers()]
-        before = [version_of(tensor) for tensor in tensors]
+        recording = Recording(self.tape.ops, self.tape.refs, args=args, kwargs=kwargs, root=self.root)
+        before = [version_of(tensor) for tensor in self.tensors]
         start = time.perf_counter()
         handles: list[Any] = []
 
         def close() -> Recording:
             recording.seconds = time.perf_counter() - start
-            recording.activations, recording.dropped = self.kept.activations()
+            recording.activations = self.kept.activations()
             recording.stopped = self.tape.stopped
-            recording.consistent = before == [version_of(tensor) for tensor in tensors]
+            recording.consistent = before == [version_of(tensor) for tensor in self.tensors]
             return recording
 
         try:
@@ -223,8 +229,13 @@ class _Recorder:
             parent.called = True
         self._begun += 1
         frame.error = sys.exc_info()[1]
-        frame.source = user_line(sys._getframe(1))
-        with torch._C.DisableTorchFunction():
+        # A container of torch's own runs its parts on behalf of whoever called it.
+        frame.source = parent.source if parent.torchs and parent.parent else user_line(sys._getframe(1))
+        find = self.memory.find
+        if len(args) == 1 and not kwargs and type(args[0]) is torch.Tensor:  # nearly always
+            ref = find(args[0])
+            frame.inputs = (ref,) if ref is not None else ()
+        else:
             frame.inputs = self._refs([tensor for _, tensor in tensors_of((args, kwargs))])
         self.tape.frame = frame
         if self._progress is not None:
@@ -269,13 +280,15 @@ class _Recorder:
             for child in frame.children:
                 op = self.tape.ops[child]  # type: ignore[index]  # a leaf has called no module
                 if op.kind not in STATE:
-                    self.kept.drop(op.node)
+                    if not frame.solo:
+                        self.kept.drop(op.node)
                     op.node = frame.id
 
     def _left(self, frame: Frame, output: Any) -> Any:
         """Take down what a call gave; return what its caller shall get, or None for just that."""
         result = None
-        tensors = [tensor for _, tensor in tensors_of(output)]
+        one = type(output) is torch.Tensor
+        tensors = [output] if one else [tensor for _, tensor in tensors_of(output)]
         self.settle(frame)
         if frame.leaf and tensors:
             result = self._pass_through(frame, output, tensors)

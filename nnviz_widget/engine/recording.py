@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import torch
 
+from nnviz_widget.engine.activations import Activations
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -120,8 +122,8 @@ class Frame:
     """One call of a module while it runs: where it stands, what ran in it, what came out."""
 
     __slots__ = (
-        "call", "called", "children", "counts", "error", "id", "inputs", "leaf", "module", "outputs", "parent",
-        "path", "solo", "source", "torchs",
+        "call", "called", "children", "counts", "error", "id", "inputs", "leaf", "module", "outputs",
+        "parent", "path", "solo", "source", "torchs",
     )  # fmt: skip
 
     def __init__(self, module: nn.Module, path: str, call: int, parent: Frame | None) -> None:
@@ -155,8 +157,10 @@ class Frame:
         """
         if self.parent is None or self.called:
             return False
+        if self.torchs:
+            return True
         ran = sum(self.counts.values()) - self.counts.get("constant", 0) + more
-        return self.torchs or ran == 0 or (ran == 1 and not self.module._modules)
+        return ran == 0 or (ran == 1 and not self.module._modules)
 
 
 @dataclass
@@ -167,12 +171,14 @@ class Recording:
     ----------
     ops : list of Op
         In order of execution, sources where they were first used.
-    activations : dict of str to Tensor
-        First output tensor of each kept node and group, by id. Never overwritten by what ran later.
-    output : object
-        What the model returned; None after a stop.
+    refs : dict of str to Ref
+        The value that each node and group gave (its first tensor).
     args, kwargs
         What the model was given.
+    output : object
+        What the model returned; None after a stop.
+    activations : mapping of str to Tensor
+        The tensors of `refs` that were asked for. Never overwritten by what ran later.
     stopped : Tensor or None
         The value at `stop_at`, attached to its autograd graph where the pass had one.
     seconds : float
@@ -186,17 +192,16 @@ class Recording:
     """
 
     ops: list[Op]
-    activations: dict[str, Tensor]
-    output: Any = None
+    refs: dict[str, Ref] = field(default_factory=dict)
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
+    output: Any = None
+    activations: Activations = field(default_factory=Activations)
     stopped: Tensor | None = None
     seconds: float = 0.0
     consistent: bool = True
     complete: bool = True
     failed: str = ""
-    #: Ids whose activation was kept out for want of memory.
-    dropped: set[str] = field(default_factory=set)
     root: Frame | None = None
     _graph: Graph | None = None
 

@@ -1,9 +1,9 @@
 """The tape of a run: every torch function that ran, with its arguments as references to what made them.
 
-A ``TorchFunctionMode`` that writes down each call, sees to it that nothing is written that must not be, and hands
-random operations the engine's generator. It knows in which module call it is (`Tape.frame`, moved by the hooks of
-``recorder``), and nothing else of modules. What kind of call it is, is ``vocabulary``'s to say; whose memory it is,
-``memory``'s.
+A ``TorchFunctionMode`` that writes down each call, sees to it that nothing is written that must not be, and
+hands random operations the engine's generator. It knows in which module call it is (`Tape.frame`, moved by
+the hooks of ``recorder``), and nothing else of modules. What kind of call it is, is ``vocabulary``'s to
+say; whose memory it is, ``memory``'s.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+from nnviz_widget.engine.activations import Recipe
 from nnviz_widget.engine.failure import user_line
 from nnviz_widget.engine.memory import Kept, layout_of
 from nnviz_widget.engine.random_numbers import OwnRandomness
 from nnviz_widget.engine.recording import Alias, Frame, Op, Ref, Spec, tensors_of
-from nnviz_widget.engine.vocabulary import Traits, traits_of, written_arguments
+from nnviz_widget.engine.vocabulary import Traits, may_draw, traits_of, written_arguments
 from nnviz_widget.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,6 +34,11 @@ STATE = frozenset({"parameter", "buffer"})
 _PLAIN = frozenset(
     {int, float, bool, str, type(None), torch.dtype, torch.device, torch.layout, torch.Size, type(...)}
 )
+#: Operations that may be run again rather than their result copied, if their weights are vectors.
+_CHEAP = frozenset({"batch_norm", "add", "sub", "mul"})
+_SMALL = 16_384
+_DEEPEST = 4
+_ORDINARY = frozenset({torch.Tensor, torch.nn.Parameter})
 
 
 class Stop(BaseException):
@@ -61,6 +67,8 @@ class Tape(TorchFunctionMode):
     ----------
     ops : list of Op
         What ran, in order.
+    refs : dict of str to Ref
+        First output of each node and group, by id.
     failed : tuple of (exception, Op, Frame), or None
         The operation that raised last.
     """
@@ -81,15 +89,21 @@ class Tape(TorchFunctionMode):
         self.memory = kept.memory
         self.check = check
         self.ops: list[Op] = []
+        self.refs: dict[str, Ref] = {}
         self.stopped: Tensor | None = None
         self.failed: tuple[BaseException, Op, Frame] | None = None
         self._owned = owned
+        #: Parameters and buffers in use, by the number of the operation that stands for each.
+        self._state: dict[int, Tensor] = {}
         self._stop_at = stop_at
         self._randomness = OwnRandomness(seed)
 
     def made(self, name: str, tensor: Tensor) -> None:
         """Keep the output of a node or group, and stop there if that was the goal."""
         self.kept.keep(name, tensor)
+        ref = self.memory.find(tensor)
+        if ref is not None:
+            self.refs[name] = ref
         if name == self._stop_at:
             self.stopped = tensor
             raise Stop
@@ -124,7 +138,7 @@ class Tape(TorchFunctionMode):
         self.check()
         if traits.forbidden:
             raise InputError(
-                "The model calls backward() in its forward, which would write into its parameters' gradients.",
+                "The model calls backward() in its forward, which would write into parameters' gradients.",
                 hint="Use torch.autograd.grad there.",
             )
         if traits.writes == "flag":
@@ -135,7 +149,10 @@ class Tape(TorchFunctionMode):
 
     def _run(self, func: Any, traits: Traits, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         inputs: list[Ref] = []
-        op = Op(0, "call", traits.name, func, source=user_line(sys._getframe(2)))
+        frame = self.frame
+        # What runs in a module of torch's own was run by whoever called that.
+        source = frame.source if frame.torchs else user_line(sys._getframe(2))
+        op = Op(0, "call", traits.name, func, source=source)
         op.args = tuple([self._encode(value, inputs) for value in args])
         if kwargs:
             op.kwargs = {
@@ -146,15 +163,17 @@ class Tape(TorchFunctionMode):
         if traits.writes or "inplace" in kwargs or "out" in kwargs:
             args, kwargs, written = self._before_writing(op, func, traits, args, kwargs)
         if traits.exposes:
-            self.memory.secure(args[0])
+            self.memory.secure(args[0], self._recipe)
         try:
-            if traits.random:
-                with self._randomness:
+            if traits.random and may_draw(traits, args, kwargs):
+                with self._randomness as randomness:
                     result = func(*args, **kwargs)
+                if randomness.drew():
+                    op.unsafe = "draws random numbers"
             else:
                 result = func(*args, **kwargs)
         except Exception as error:
-            self.failed = (error, op, self.frame)
+            self.failed = (error, op, frame)
             raise
         outputs = [result] if type(result) is torch.Tensor else [tensor for _, tensor in tensors_of(result)]
         if outputs or written:
@@ -163,7 +182,7 @@ class Tape(TorchFunctionMode):
             op.kind = "decision"
             reads = f"Python reads a value here ({traits.reads})"
             op.unsafe = "the data leaves torch here" if traits.exposes else reads
-            self.place(op, self.frame)
+            self.place(op, frame)
         return result
 
     def _record(
@@ -174,15 +193,13 @@ class Tape(TorchFunctionMode):
                 outputs.append(tensor)
         if written:
             op.inplace = True
-        elif type(result) is torch.Tensor and self.memory.find(result) is not None:
+        elif type(result) in _ORDINARY and self.memory.find(result) is not None:
             # A call that had nothing to do (dropout in eval, `.contiguous()`) gave back its argument.
             # Another object for the same data keeps the way past this call apart from the way through it.
             op.kind = "identity"
             result = result.view_as(result)
             outputs = [result]
-        if traits.random and not op.inplace and op.kind == "call":
-            op.unsafe = "draws random numbers"
-        elif traits.data_shaped:
+        if traits.data_shaped:
             op.unsafe = "the shape of its result depends on the data"
         self.place(op, self.frame)
         op.outputs = tuple([spec_of(tensor) for tensor in outputs])
@@ -226,11 +243,40 @@ class Tape(TorchFunctionMode):
             args, kwargs = self.current(args), self.current(kwargs)
             targets = [self.memory.current(target) for target in targets]
         for target in targets:
-            self.memory.secure(target)
+            self.memory.secure(target, self._recipe)
         return args, kwargs, targets
 
+    def _recipe(self, ref: Ref) -> Recipe | None:
+        """Return how to compute a value again from kept ones, if one cheap operation does."""
+        op = self.ops[ref.op]
+        if op.name not in _CHEAP or op.kind != "call" or op.unsafe or ref.port or torch.is_grad_enabled():
+            return None
+        try:
+            args = tuple([self._ingredient(part) for part in op.args])
+            kwargs = {key: self._ingredient(part) for key, part in op.kwargs.items()}
+        except LookupError:
+            return None
+        assert op.func is not None
+        recipe = Recipe(op.func, args, kwargs, inplace=op.inplace)
+        return recipe if recipe.depth <= _DEEPEST else None
+
+    def _ingredient(self, part: Any) -> Any:
+        """Return what a recipe takes for an argument; LookupError where it is not to be had cheaply."""
+        if not isinstance(part, Ref):
+            if type(part) in _PLAIN:
+                return part
+            raise LookupError("a nest of arguments")
+        op = self.ops[part.op]
+        state = self._state.get(part.op)
+        if state is not None and state.numel() <= _SMALL:
+            return state.detach().clone()  # as it is now; training may go on
+        cell = self.memory.kept(part)
+        if cell is None or op.kind not in {"call", "identity"}:
+            raise LookupError(op.name)
+        return cell
+
     def _set_flag(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Set a property (`requires_grad_`, `x.grad = ...`); on a stand-in, if the tensor is not the run's own."""
+        """Set a property (`requires_grad_`); on a stand-in, if the tensor is not the run's own."""
         target = args[0]
         self.ref(target)
         if not self.memory.is_foreign(target):
@@ -296,12 +342,13 @@ class Tape(TorchFunctionMode):
             count = self.frame.counts.get("constant", 0)
             self.frame.counts["constant"] = count + 1
             name = f"{self.frame.id}/constant#{count}" if count else f"{self.frame.id}/constant"
-        op = self.append(
-            Op(len(self.ops), kind, name, None, outputs=(spec_of(tensor),), node=f"const:{name}")
-        )
-        op.source = user_line(sys._getframe(1))
-        op.value = tensor if kind == "constant" else None
-        ref = Ref(op.index)
+        op = Op(0, kind, name, None, (), {}, (), (spec_of(tensor),), f"const:{name}")
+        if kind == "constant":
+            op.source = user_line(sys._getframe(1))
+            op.value = tensor
+        else:
+            self._state[len(self.ops)] = tensor
+        ref = Ref(self.append(op).index)
         self.memory.bind(tensor, ref, foreign=True)
         if not self.frame.solo:
             self.kept.keep(op.node, tensor)

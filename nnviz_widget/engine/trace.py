@@ -7,13 +7,10 @@ neither threads nor pages.
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from nnviz_widget.engine.memory import storage_key
 from nnviz_widget.engine.recording import tensors_of
 from nnviz_widget.engine.statistics import Stats, statistics
 from nnviz_widget.errors import InputError, UnknownLayerError, nearest
@@ -24,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nnviz_widget.engine.graph import Graph
-    from nnviz_widget.engine.recording import Op, Recording
+    from nnviz_widget.engine.recording import Op, Recording, Ref
 
 __all__ = ["Stats", "Trace"]
 
@@ -55,7 +52,7 @@ class Trace:
     inputs : tuple of Tensor
         The tensors that the model was given, in order; `args` and `kwargs` are the call itself.
     ops : list of Op
-        Every operation with its arguments.
+        Every operation with its arguments; `refs` tells which value in it a node or group gave.
     seconds : float
         Wall time of the pass.
     consistent : bool
@@ -79,6 +76,7 @@ class Trace:
         self.kwargs: dict[str, Any] = recording.kwargs
         self.inputs: tuple[Tensor, ...] = tuple(t for _, t in tensors_of(self.args) + tensors_of(self.kwargs))
         self.ops: list[Op] = recording.ops
+        self.refs: dict[str, Ref] = recording.refs
         self.seconds = recording.seconds
         self.consistent = recording.consistent
         self.complete = recording.complete
@@ -86,11 +84,9 @@ class Trace:
         self._items = {item.id: item for item in self.graph}
         self._module_path = module_path
         self._recompute = recompute
-        self._budget = budget
-        self._lock = threading.RLock()
-        self._held: OrderedDict[str, Tensor] = OrderedDict(recording.activations)
-        self._known = {*recording.activations, *recording.dropped}
-        self._evict()
+        self._activations = recording.activations
+        self._activations.budget = budget
+        self._activations.shrink()
 
     def __repr__(self) -> str:
         return (
@@ -124,7 +120,7 @@ class Trace:
                 f"A layer is a dotted path, a node id or a module, not {type(layer).__name__} {layer!r}."
             )
         name = f"{path}@{call}" if call else path
-        if name in self._items or name in self._known:
+        if name in self._items or name in self._activations:
             return name
         if path in self._items:
             uses = sum(item.path == path and item.kind == "module" for item in self.graph.nodes)
@@ -162,16 +158,15 @@ class Trace:
             It gave no tensor, or its activation was not kept and cannot be computed again.
         """
         name = self.resolve(layer, call)
-        with self._lock:
-            tensor = self._held.get(name)
-            if tensor is None:
-                tensor = self._again(name)
-            self._held.move_to_end(name)
-            return tensor.detach() if tensor.requires_grad else tensor
+        try:
+            tensor = self._activations[name]
+        except KeyError:
+            tensor = self._again(name)
+        return tensor.detach() if tensor.requires_grad else tensor
 
     def holds(self, layer: str | nn.Module, call: int = 0) -> bool:
-        """Whether the activation is at hand, so that asking for it costs no pass."""
-        return self.resolve(layer, call) in self._held
+        """Whether the activation is at hand: asking for it runs no model."""
+        return self._activations.holds(self.resolve(layer, call))
 
     def stats(
         self,
@@ -207,40 +202,16 @@ class Trace:
     @property
     def nbytes(self) -> int:
         """Bytes of the activations that are held; tensors in the same memory count once."""
-        return sum({_place(tensor): _size(tensor) for tensor in self._held.values()}.values())
+        return self._activations.nbytes
 
     def release(self) -> None:
         """Let go of all activations; they are computed again when asked for."""
-        with self._lock:
-            self._held.clear()
+        self._activations.clear()
 
     def _again(self, name: str) -> Tensor:
-        if self._recompute is None or name not in self._known:
-            what = "gave no tensor" if name not in self._known and self.complete else "was not kept"
-            raise InputError(f"The activation of {name!r} {what}.")
+        if self._recompute is None or name not in self._activations:
+            gone = name in self._activations or not self.complete
+            raise InputError(f"The activation of {name!r} {'was not kept' if gone else 'is no tensor'}.")
         tensor = self._recompute(frozenset({name}))[name]
-        self._held[name] = tensor
-        self._evict(spare=name)
+        self._activations.put(name, tensor)
         return tensor
-
-    def _evict(self, spare: str = "") -> None:
-        if self._budget is None:
-            return
-        excess = self.nbytes - self._budget
-        for name in list(self._held):
-            if excess <= 0:
-                return
-            if name == spare or name not in self._held:
-                continue
-            place = _place(self._held[name])
-            excess -= _size(self._held[name])
-            for other in [other for other, tensor in self._held.items() if _place(tensor) == place]:
-                del self._held[other]
-
-
-def _size(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
-
-
-def _place(tensor: Tensor) -> int:
-    return storage_key(tensor) or id(tensor)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Traits", "traits_of", "written_arguments"]
+__all__ = ["Traits", "may_draw", "traits_of", "words", "written_arguments"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +55,12 @@ class Traits:
     forbidden: bool = False
 
 
-def _words(text: str) -> frozenset[str]:
+def words(text: str) -> frozenset[str]:
+    """Return the words of a text as a set."""
     return frozenset(text.split())
 
 
-_METADATA = _words(
+_METADATA = words(
     """
     size dim ndimension numel nelement stride storage_offset element_size get_device data_ptr storage
     untyped_storage _typed_storage storage_type has_names __len__ __hash__ __repr__ __str__ __format__
@@ -73,11 +74,11 @@ _METADATA = _words(
 )
 _READS = {
     "__bool__": "bool", "is_nonzero": "bool", "item": "item", "__int__": "int", "__float__": "float",
-    "__index__": "index", "__complex__": "complex", "tolist": "tolist", "equal": "equal", "allclose": "allclose",
-    "__contains__": "in", "_local_scalar_dense": "item", "is_same_size": "",
+    "__index__": "index", "__complex__": "complex", "tolist": "tolist", "equal": "equal",
+    "allclose": "allclose", "__contains__": "in", "_local_scalar_dense": "item", "is_same_size": "",
 }  # fmt: skip
 _EXPOSES = frozenset({"numpy", "__array__", "__dlpack__", "__array_interface__", "__cuda_array_interface__"})
-_DATA_SHAPED = _words(
+_DATA_SHAPED = words(
     """
     nonzero argwhere masked_select unique unique_consecutive _unique2 unique_dim bincount
     repeat_interleave combinations
@@ -97,10 +98,11 @@ _NAMES = {
     "rpow": "pow", "rmatmul": "matmul", "rfloordiv": "floor_divide", "floordiv": "floor_divide",
     "rmod": "remainder", "mod": "remainder", "concat": "cat", "concatenate": "cat",
     "multi_head_attention_forward": "multi_head_attention", "native_dropout": "dropout",
-    "_softmax": "softmax", "_log_softmax": "log_softmax", "convolution": "conv", "idiv": "div", "iadd": "add",
-    "isub": "sub", "imul": "mul", "itruediv": "div", "ifloordiv": "floor_divide", "imod": "remainder", "ipow": "pow",
-    "iand": "bitwise_and", "ior": "bitwise_or", "ixor": "bitwise_xor", "and": "bitwise_and", "or": "bitwise_or",
-    "xor": "bitwise_xor", "lshift": "bitwise_left_shift", "rshift": "bitwise_right_shift",
+    "_softmax": "softmax", "_log_softmax": "log_softmax", "convolution": "conv", "idiv": "div",
+    "iadd": "add", "isub": "sub", "imul": "mul", "itruediv": "div", "ifloordiv": "floor_divide",
+    "imod": "remainder", "ipow": "pow", "iand": "bitwise_and", "ior": "bitwise_or", "ixor": "bitwise_xor",
+    "and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor", "lshift": "bitwise_left_shift",
+    "rshift": "bitwise_right_shift",
 }  # fmt: skip
 
 _known: dict[Any, Traits] = {}
@@ -149,7 +151,7 @@ def _property(access: str, name: str) -> Traits:
     return Traits(name, metadata=name in _METADATA_PROPERTIES)
 
 
-_METADATA_PROPERTIES = _words(
+_METADATA_PROPERTIES = words(
     """
     shape dtype device ndim layout requires_grad grad_fn is_cuda is_leaf is_cpu is_sparse is_sparse_csr
     is_quantized is_meta is_mps is_xpu is_nested is_mkldnn is_complex names name _version output_nr
@@ -177,6 +179,13 @@ def _writes(func: Callable[..., Any], raw: str) -> str:
     if raw in {"embedding", "embedding_bag"}:
         return "renormalised"
     return ""
+
+
+def may_draw(traits: Traits, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether this call of a random function may draw: not dropout that is off."""
+    if traits.name == "scaled_dot_product_attention":
+        return bool(kwargs.get("dropout_p", args[4] if len(args) > 4 else 0.0))
+    return not (kwargs.get("training") is False or kwargs.get("p") == 0)
 
 
 def written_arguments(

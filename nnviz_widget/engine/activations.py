@@ -1,0 +1,215 @@
+"""Activations that were asked for: held within a budget of bytes, or computed again from what is held.
+
+A kept activation is a `Cell`. Where a model overwrites one in place (the usual ``ReLU(inplace=True)`` behind
+a batch norm), a copy would cost memory and time that nobody may ever want; if the value follows from other
+kept values by one cheap operation, the cell holds that as a `Recipe` instead, with its own copies of the few
+weights that it takes. It gives the same bits. Running a model to get an activation back is not done here.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from torch import Tensor
+
+__all__ = ["Activations", "Cell", "Recipe", "storage_key", "version_of"]
+
+
+class Cell:
+    """One kept activation: a tensor, a recipe for it, or both; neither once it was let go."""
+
+    __slots__ = ("recipe", "tensor", "version")
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor: Tensor | None = tensor
+        self.recipe: Recipe | None = None
+        self.version = version_of(tensor)
+
+    @property
+    def depth(self) -> int:
+        """How many recipes in a row lead here."""
+        return self.recipe.depth if self.recipe is not None else 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds."""
+        return _size(self.tensor) if self.tensor is not None else 0
+
+    def value(self) -> Tensor | None:
+        """Return the activation, computed if need be; None where that is no longer possible."""
+        if self.tensor is None and self.recipe is not None:
+            self.tensor = self.recipe.compute()
+            self.version = version_of(self.tensor) if self.tensor is not None else 0
+        return self.tensor
+
+
+class Recipe:
+    """One operation on kept values.
+
+    Parameters
+    ----------
+    func : callable
+        What to call.
+    args, kwargs
+        With what; a `Cell` stands for its value, at any depth of tuples and lists.
+    inplace : bool
+        Whether it writes into its first argument, of which it then gets a copy.
+    """
+
+    def __init__(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, inplace: bool
+    ) -> None:
+        self.func = func
+        self.args = args
+        self.kwargs = kwargs
+        self.inplace = inplace
+        cells = [part for part in (*args, *kwargs.values()) if isinstance(part, Cell)]
+        self.depth = 1 + max((cell.depth for cell in cells), default=0)
+
+    def compute(self) -> Tensor | None:
+        """Compute the value; None where an ingredient is gone."""
+        try:
+            args = [_ingredient(part) for part in self.args]
+            kwargs = {key: _ingredient(part) for key, part in self.kwargs.items()}
+        except LookupError:
+            return None
+        with torch.no_grad():
+            if self.inplace:
+                args[0] = args[0].clone()
+            result = self.func(*args, **kwargs)
+        return result if isinstance(result, torch.Tensor) else None
+
+
+def _ingredient(part: Any) -> Any:
+    if not isinstance(part, Cell):
+        return part
+    value = part.value()
+    if value is None:
+        raise LookupError("an activation was let go")
+    return value
+
+
+class Activations(Mapping[str, "torch.Tensor"]):
+    """Activations by id. Reading one may compute it; those not read for longest are let go over the budget.
+
+    Parameters
+    ----------
+    cells : mapping of str to Cell
+        What there is; an id stays known after its activation was let go.
+    budget : int, optional
+        Bytes to hold.
+    """
+
+    def __init__(self, cells: Mapping[str, Cell] | None = None, budget: int | None = None) -> None:
+        self.cells: OrderedDict[str, Cell] = OrderedDict(cells or {})
+        self.budget = budget
+        self._lock = threading.RLock()
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Return an activation; KeyError where it is unknown or was let go."""
+        with self._lock:
+            value = self.cells[name].value()
+            if value is None:
+                raise KeyError(name)
+            self.cells.move_to_end(name)
+            self.shrink(spare=name)
+            return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self.cells))
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.cells
+
+    def holds(self, name: str) -> bool:
+        """Whether reading this one costs nothing, or a single cheap operation."""
+        cell = self.cells.get(name)
+        return cell is not None and (cell.tensor is not None or cell.recipe is not None)
+
+    def put(self, name: str, tensor: Tensor) -> None:
+        """Put back an activation that was let go."""
+        with self._lock:
+            cell = self.cells.get(name)
+            if cell is None:
+                self.cells[name] = Cell(tensor)
+            else:
+                cell.tensor, cell.version = tensor, version_of(tensor)
+            self.cells.move_to_end(name)
+            self.shrink(spare=name)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held; tensors in the same memory count once."""
+        places: dict[int, int] = {}
+        for cell in self.cells.values():
+            if cell.tensor is not None:
+                place, size = storage_key(cell.tensor) or id(cell), _size(cell.tensor)
+                places[place] = max(places.get(place, 0), size)
+        return sum(places.values())
+
+    def shrink(self, spare: str = "") -> None:
+        """Let go of what was not read for longest, until the budget holds; never of `spare`."""
+        if self.budget is None:
+            return
+        with self._lock:
+            excess = self.nbytes - self.budget
+            if excess <= 0:
+                return
+            spared = self.cells[spare].tensor if spare in self.cells else None
+            kept_place = storage_key(spared) if spared is not None else 0
+            for cell in list(self.cells.values()):
+                if excess <= 0:
+                    return
+                if cell.tensor is None or cell.tensor is spared:
+                    continue
+                place = storage_key(cell.tensor)
+                if place and place == kept_place:
+                    continue
+                excess -= self._let_go(cell, place)
+
+    def _let_go(self, cell: Cell, place: int) -> int:
+        """Drop everything in that memory; return the bytes."""
+        freed = _size(cell.tensor) if cell.tensor is not None else 0
+        cell.tensor = None
+        for other in self.cells.values():
+            if place and other.tensor is not None and storage_key(other.tensor) == place:
+                freed = max(freed, _size(other.tensor))
+                other.tensor = None
+        return freed
+
+    def clear(self) -> None:
+        """Let go of all of them; the ids stay known."""
+        with self._lock:
+            for cell in self.cells.values():
+                cell.tensor = cell.recipe = None
+
+
+def storage_key(tensor: Tensor) -> int:
+    """Identify the storage of a tensor; 0 for tensors that have none (sparse, nested, functorch's)."""
+    try:
+        return int(tensor.untyped_storage()._cdata)
+    except (RuntimeError, NotImplementedError, AttributeError):
+        return 0
+
+
+def version_of(tensor: Tensor) -> int:
+    """Return how often the tensor was written in place; -1 where nobody counts."""
+    try:
+        return tensor._version
+    except RuntimeError:  # inference tensors
+        return -1
+
+
+def _size(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
