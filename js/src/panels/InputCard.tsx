@@ -2,13 +2,13 @@
 
 import { useComputed } from "@preact/signals";
 import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
-import { table, unpack } from "../maps/colormaps";
+import { unpack } from "../maps/colormaps";
 import { shape, short, signed } from "../maps/format";
 import { Segments } from "../maps/Segments";
 import type { InputImage, Saliency } from "../state/data";
 import type { Store } from "../state/store";
 import type { Overlay } from "../state/view";
-import { overlayPicture } from "./saliencyPicture";
+import { overlayPicture, overlayTable } from "./saliencyPicture";
 import { Thumbnails } from "./Thumbnails";
 
 const SMALL = 160;
@@ -293,17 +293,19 @@ function place(store: Store, channel: number, pixel: [number, number]): string {
   return `channel ${channel} · (${pixel.join(", ")})`;
 }
 
-function Bar({ saliency, overlay }: { saliency: Saliency; overlay: Overlay }) {
-  const colours = table(overlay === "signed" ? "diverging" : "magma");
-  const stops = Array.from({ length: 9 }, (_, i) => {
-    const place = overlay === "signed" ? 1 + Math.round((254 * i) / 8) : Math.round((255 * i) / 8);
-    return `rgb(${unpack(colours[place] as number).join(" ")})`;
+/** The colours of the overlay with their opacity, as they lie on a gray picture. */
+function Bar({ saliency, overlay }: { saliency: Saliency; overlay: Exclude<Overlay, "off"> }) {
+  const colours = overlayTable(overlay);
+  const stops = Array.from({ length: 17 }, (_, i) => {
+    const place = overlay === "signed" ? 1 + Math.round((254 * i) / 16) : Math.round((255 * i) / 16);
+    const word = colours[place] as number;
+    return `rgb(${unpack(word).join(" ")} / ${((word >>> 24) / 255).toFixed(2)})`;
   });
   const { signed: reach, magnitude } = saliency.scale;
   return (
     <span class="nn-legend nn-legend-wide" title="the range of this picture">
       <span>{overlay === "signed" ? short(-reach) : "0"}</span>
-      <i style={{ background: `linear-gradient(90deg, ${stops.join(", ")})` }} />
+      <i style={{ background: `linear-gradient(90deg, ${stops.join(", ")}), var(--nn-under-overlay)` }} />
       <span>{overlay === "signed" ? `+${short(reach)}` : short(magnitude)}</span>
     </span>
   );
