@@ -56,7 +56,7 @@ export function VectorView({ store, maps, settled, painted }: Props) {
     ) : (
       <div class="nn-vector">
         <Columns {...shared} />
-        <Strongest {...shared} />
+        <Strongest {...shared} named={false} />
       </div>
     );
   }
@@ -69,14 +69,15 @@ export function VectorView({ store, maps, settled, painted }: Props) {
   );
 }
 
-function Strongest(shared: Shared) {
+/** `named` says that no other element stands for the units: each is `data-channel` once. */
+function Strongest({ named = true, ...shared }: Shared & { named?: boolean }) {
   const indices = ordered(shared.values.map(Math.abs), "strength").subarray(0, STRONGEST);
   return (
     <>
       <h4>
         strongest <span class="nn-soft">of {shared.values.length} units</span>
       </h4>
-      <List {...shared} indices={indices} />
+      <List {...shared} named={named} indices={indices} />
     </>
   );
 }
@@ -132,7 +133,12 @@ function Columns({ store, values, say, choose }: Shared) {
   );
 }
 
-function List({ store, values, names, say, choose, indices }: Shared & { indices: Int32Array }) {
+interface ListProps extends Shared {
+  indices: Int32Array;
+  named?: boolean;
+}
+
+function List({ store, values, names, say, choose, indices, named = true }: ListProps) {
   const { zero, span } = extent(values);
   const selected = store.synced.selection.value.channel;
   return (
@@ -145,7 +151,7 @@ function List({ store, values, names, say, choose, indices }: Shared & { indices
           <button
             key={i}
             type="button"
-            data-channel={i}
+            data-channel={named ? i : undefined}
             aria-pressed={i === selected}
             title={names?.[i]}
             onPointerEnter={() => say(i)}
