@@ -5,7 +5,7 @@ import type { GraphController } from "./controller";
 export function Tools({ graph }: { graph: GraphController }) {
   const open = graph.store.view.open.value;
   return (
-    <div class="nn-tools" role="toolbar" aria-label="view of the graph">
+    <div class="nn-tools" role="toolbar" aria-orientation="vertical" aria-label="view of the graph">
       <Tool name="zoom in (+)" path="M3 8h10M8 3v10" act={() => graph.zoomBy(1.25)} />
       <Tool name="zoom out (−)" path="M3 8h10" act={() => graph.zoomBy(0.8)} />
       <Tool name="fit (0)" path="M3 6V3h3M10 3h3v3M13 10v3h-3M6 13H3v-3" act={() => graph.fit()} />

@@ -6,7 +6,7 @@ import { closedBox, HEADER, OPEN_MIN_WIDTH, PAD_BOTTOM, PAD_X } from "./cards";
 import { canOpen, type Hierarchy, type Item, isOpen, type Level, type Open } from "./hierarchy";
 import type { Point } from "./layered";
 import { type LevelBox, type LevelLayout, type LevelWire, layoutLevel } from "./level";
-import { formOf } from "./words";
+import { formOf, hintOf, nameOf, timesOf } from "./words";
 
 export interface DrawnBox {
   item: Item;
@@ -106,7 +106,7 @@ export class Layouter {
     const laid = layoutLevel({
       count: children.length + entries + level.exits.length,
       box,
-      isPort: (at) => children[at - entries] === undefined,
+      weight: (at) => children[at - entries]?.leaves ?? 0,
       wires,
       beside: besides(children, level, entries),
     });
@@ -174,7 +174,7 @@ export class Layouter {
     level.rails.forEach((rail, at) => {
       out.rails.push({ key: `${item.id}|rail${at}`, points: shift(rail.points), thick: rail.thick });
     });
-    this.ports(item, layout, shift, y, out);
+    this.ports(item, layout, shift, [x, y], out);
   }
 
   /** The short ways from the frame of an open group to its entries, and from its exits to the frame. */
@@ -182,7 +182,7 @@ export class Layouter {
     item: Item,
     { level, height }: GroupLayout,
     shift: (points: readonly Point[]) => Point[],
-    y: number,
+    [left, y]: Point,
     out: Pick<Drawing, "segments">,
   ): void {
     if (!item.parent) return;
@@ -198,6 +198,9 @@ export class Layouter {
       if (!entry) {
         const [x] = points[points.length - 1] as Point;
         points.push([x, y + height]);
+      } else if ((points[0] as Point)[0] > left + titleWidth(item)) {
+        // On through the header, where it says nothing.
+        points.unshift([(points[0] as Point)[0], y]);
       }
       const first = points[0] as Point;
       const flat = points.every(([px, py]) => px === first[0] && py === first[1]);
@@ -277,6 +280,11 @@ function besides(children: readonly Item[], level: Level, entries: number): Map<
       out.set(at + entries, use + entries);
   });
   return out;
+}
+
+/** Roughly, on the safe side: fonts differ. */
+function titleWidth(item: Item): number {
+  return 24 + 8.5 * nameOf(item).length + 7.5 * hintOf(item).length + (timesOf(item) > 1 ? 40 : 0);
 }
 
 /** What is open in an item, as a word: equal words, equal layouts. */

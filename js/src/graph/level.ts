@@ -41,8 +41,8 @@ export interface LevelInput {
   /** Vertices, numbered so that edges go upwards. */
   count: number;
   box(vertex: number, narrow: boolean): LevelBox;
-  /** An entry or exit of the group: a place without extent. */
-  isPort(vertex: number): boolean;
+  /** How much of the network it is; an entry or exit of the group is nothing. */
+  weight(vertex: number): number;
   wires: readonly LevelWire[];
   /** Vertices that stand on the left of another one instead of above it: constants with one use. */
   beside: ReadonlyMap<number, number>;
@@ -76,6 +76,7 @@ const JOIN = 14;
 const SIDE_GAP = 22;
 const THIN_GAP = 12;
 const BESIDE = 20;
+const ASIDE = 6;
 const LANE = 14;
 const LANES_MAX = 4;
 
@@ -285,16 +286,16 @@ class LevelBuilder {
   private weight(stack: Stack): number {
     let sum = 0;
     for (const element of stack.elements) {
-      if (element.kind === "vertex") sum += this.real(element.vertex) ? 1 : 0;
+      if (element.kind === "vertex") sum += this.weightOf(element.vertex);
       else if (element.kind === "tangle")
-        sum += element.vertices.filter((vertex) => this.real(vertex)).length;
+        sum += element.vertices.reduce((all, vertex) => all + this.weightOf(vertex), 0);
       else for (const branch of element.branches) sum += this.weight(branch);
     }
     return sum;
   }
 
-  private real(vertex: number): boolean {
-    return vertex > 0 && vertex <= this.count && !this.input.isPort(vertex - 1);
+  private weightOf(vertex: number): number {
+    return vertex > 0 && vertex <= this.count ? this.input.weight(vertex - 1) : 0;
   }
 
   /** The branch that goes straight on while the others step aside; -1 where they are equals. */
@@ -636,15 +637,22 @@ class LevelBuilder {
     const [sx] = leaving[leaving.length - 1] as Point;
     const [ex] = arriving[0] as Point;
     const joining = element.kind !== "vertex";
-    if (joining && this.boxes[target]?.kind === "dot" && arriving.length === 1 && Math.abs(sx - ex) > 20) {
+    const round = this.boxes[target]?.kind === "dot" && arriving.length === 1 && Math.abs(sx - ex) > 20;
+    if (joining && round && !(sx < ex && this.satellites.has(target))) {
       return [...leaving, ...this.sideways(sx, target)];
     }
-    const y = joining
-      ? next - JOIN
-      : to > from && (stack.elements[to] as Element).kind !== "vertex"
-        ? bottom + FORK
-        : (bottom + next) / 2;
+    const forking = !joining && (stack.elements[to] as Element).kind !== "vertex";
+    const middle = joining ? next - JOIN : forking ? bottom + FORK : (bottom + next) / 2;
+    // Different tensors do not share a height where they could be taken for one another.
+    const y =
+      middle - (this.aside(target, end, "inX") ? ASIDE : 0) + (this.aside(source, start, "outX") ? ASIDE : 0);
     return [...leaving, [sx, y], [ex, y], ...arriving];
+  }
+
+  /** Whether an edge ends at another entry or exit of an open group than the main one. */
+  private aside(vertex: number, [x]: Point, side: "inX" | "outX"): boolean {
+    const box = this.boxes[vertex] as LevelBox;
+    return box.kind === "open" && Math.abs((this.x[vertex] as number) + box[side] - x) > 1;
   }
 
   /** Into the side of a small round node. */

@@ -76,7 +76,10 @@ const ANONYMOUS = new Set(["Sequential", "ModuleList", "ModuleDict", ""]);
 
 export function categoryOf(item: Item): Category {
   const { node } = item;
-  if (!node) return "group";
+  if (!node) {
+    const type = item.group?.type.toLowerCase() ?? "";
+    return /attention|attn/.test(type) ? "attn" : /^\w*norm(\dd)?$/.test(type) ? "norm" : "group";
+  }
   for (const word of [node.op, node.type]) {
     const plain = word.toLowerCase();
     for (const [category, pattern] of CATEGORIES) {
@@ -128,9 +131,14 @@ export function nameOf(item: Item): string {
     const last = nameOf(item.children[item.children.length - 1] as Item);
     return `${first} … ${item.kind === "fold" ? (last.match(/\d+$/)?.[0] ?? last) : last}`;
   }
-  if (node && node.kind === "constant") return node.path || node.id.replace(/^const:/, "");
+  if (node && node.kind === "constant") return isStored(node) ? tailOf(node.path, 1) : node.op;
   if (node && node.kind !== "module") return node.kind === "op" ? node.op : node.id;
   return tail(node?.path ?? group?.path ?? "", pathAbove(item)) || item.id || "model";
+}
+
+/** A parameter or buffer of the model, which has a name; other constants only say how they were made. */
+function isStored(node: GraphNode): boolean {
+  return node.path !== "" && (node.op === "parameter" || node.op === "buffer");
 }
 
 /** Which use of a module that is used several times: "2nd use". */
@@ -154,7 +162,7 @@ function hint(item: Item): string {
   if (!node) return groupHint(item);
   if (node.status === "identity") return "identity";
   if (node.kind === "input" || node.kind === "output") return "";
-  if (node.kind === "constant") return node.op === "constant" ? "" : node.op;
+  if (node.kind === "constant") return isStored(node) ? node.op : "";
   const word = node.kind === "op" ? "" : wordOf(node);
   const detail = node.detail;
   if (!word || detail.startsWith(word)) return detail;
