@@ -51,15 +51,14 @@ def histogram(
     centers, heights = _bars(counts, edges)
     x, y = bqplot.LinearScale(), bqplot.LinearScale(min=0.0)
     bars = bqplot.Bars(x=centers, y=heights, scales={"x": x, "y": y}, colors=[_INK], padding=0.0, stroke=_INK)
-    axes = [
-        bqplot.Axis(scale=x, label=label, grid_lines="none", num_ticks=6),
-        bqplot.Axis(
-            scale=y, orientation="vertical", label="count", grid_lines="dashed", num_ticks=4, tick_format="~s"
-        ),
-    ]
+    across = bqplot.Axis(scale=x, label=label, grid_lines="none", num_ticks=6)
+    up = bqplot.Axis(scale=y, label="count", grid_lines="dashed", num_ticks=4, tick_format="~s")
+    up.orientation = (
+        "vertical"  # a trait in some versions, a property in others: no argument of the constructor
+    )
     return bqplot.Figure(
         marks=[bars],
-        axes=axes,
+        axes=[across, up],
         title=title,
         fig_margin={"top": 32, "bottom": 40, "left": 56, "right": 16},
         layout=ipywidgets.Layout(width="100%", height="240px"),

@@ -20,14 +20,18 @@ interface Shared {
   views: number;
 }
 
-/** One wire and one mirror of the traits per widget, shared by its views and counted. */
-const shared = new WeakMap<WidgetModel, Shared>();
+/**
+ * One wire and one mirror of the traits per widget, shared by its views and counted. The host hands `initialize` and
+ * every `render` a model object of its own, so what they have in common is a name that Python gave.
+ */
+const shared = new Map<unknown, Shared>();
 
 function open(model: WidgetModel): Shared {
-  const known = shared.get(model);
+  const key = model.get("_key");
+  const known = shared.get(key);
   if (known) return known;
   const fresh = { synced: synced(model), wire: new WireClient(model), views: 0 };
-  shared.set(model, fresh);
+  shared.set(key, fresh);
   return fresh;
 }
 
@@ -36,7 +40,7 @@ function initialize({ model }: { model: WidgetModel }): () => void {
   return () => {
     wire.dispose();
     traits.dispose();
-    shared.delete(model);
+    shared.delete(model.get("_key"));
   };
 }
 

@@ -1,4 +1,4 @@
-"""Running a cell again closes the explorers of its last run, so that their memory is free before the new ones.
+"""Running a cell again closes the explorers of its last run, so that their memory is free again.
 
 A notebook keeps every widget that was not closed, with its tensors, and nobody else can know that the old
 output is gone. Where the front end says which cell runs (``cellId`` in the request's metadata), this module
@@ -44,7 +44,7 @@ def _running_cell() -> tuple[str, str] | None:
     try:
         from IPython import get_ipython  # noqa: PLC0415 - not every host has it
 
-        parent = get_ipython().get_parent()  # type: ignore[union-attr]
+        parent = get_ipython().get_parent()
         cell, request = parent["metadata"]["cellId"], parent["header"]["msg_id"]
     except (ImportError, AttributeError, KeyError, TypeError):
         return None

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nnviz_widget.engine.jobs import Cancelled, ClosedError, Job, Priority
@@ -16,7 +18,7 @@ from nnviz_widget.errors import InputError, ModelError, NNVizError, UnknownLayer
 from nnviz_widget.explorer.results import find_logits, predictions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from torch import Tensor
 
@@ -25,9 +27,11 @@ if TYPE_CHECKING:
     from nnviz_widget.explorer.inputs import Batch
     from nnviz_widget.explorer.pictures import Denormalize
 
-__all__ = ["Exploration", "Saliency"]
+__all__ = ["Exploration", "Shown", "StaleError", "describe"]
 
 logger = logging.getLogger("nnviz_widget")
+
+PROGRESS_SECONDS = 0.2
 
 T = TypeVar("T")
 
@@ -36,25 +40,32 @@ def _nobody(**_traits: Any) -> None:
     """Hear what is announced before there is a widget."""
 
 
-class Saliency:
-    """The gradient of one unit on the input, as the screen shows it.
+@dataclass(frozen=True)
+class Shown:
+    """The saliency on the screen.
 
     Attributes
     ----------
     node : str
-        Node whose unit it is.
+        Id of the node or group whose unit it is.
     unit : tuple of int
         Index into one sample's activation.
     gradient : Tensor
         Shaped like one sample of the input, without batch axis.
     value : float
         The unit's activation.
+    epoch : int
+        Of the weights that both were computed from.
     run : int
         Number of the run that it belongs to.
     """
 
-    def __init__(self, node: str, unit: tuple[int, ...], gradient: Tensor, value: float, run: int) -> None:
-        self.node, self.unit, self.gradient, self.value, self.run = node, unit, gradient, value, run
+    node: str
+    unit: tuple[int, ...]
+    gradient: Tensor
+    value: float
+    epoch: int
+    run: int
 
 
 class Exploration:
@@ -104,7 +115,7 @@ class Exploration:
         self.run_number = 0
         self.current: Trace | None = None
         self.failure: NNVizError | None = None
-        self.saliency: Saliency | None = None
+        self.saliency: Shown | None = None
         self.known_epoch = 0
         self._graph: dict[str, Any] = {}
         self._run_job: Job[Any] | None = None
@@ -163,12 +174,11 @@ class Exploration:
             The model raised, or there was too little memory. What was on the screen stays; where nothing
             was, the part of the graph that ran is announced.
         """
-        if self.current is None:
-            self.announce(status={"state": "loading", "stage": "running the model"})
         args, kwargs = self.batch.sample(sample)
         started = time.perf_counter()
         try:
-            trace = self.engine.trace(*args, **kwargs)
+            with self._progress():
+                trace = self.engine.trace(*args, **kwargs)
         except Cancelled:
             if self.current is None:
                 self.announce(status=_stopped())
@@ -182,6 +192,29 @@ class Exploration:
             raise
         milliseconds = (time.perf_counter() - started) * 1e3
         return self._show(trace, sample, milliseconds)
+
+    @contextmanager
+    def _progress(self) -> Iterator[None]:
+        """Announce how far the run is, five times a second, while there is nothing else on the screen."""
+        if self.current is not None and self.failure is None:
+            yield
+            return
+        said = float("-inf")
+
+        def tell(done: int, total: int) -> None:
+            nonlocal said
+            now = time.monotonic()
+            if now - said >= PROGRESS_SECONDS:
+                said = now
+                stage = "running the model"
+                self.announce(status={"state": "loading", "stage": stage, "done": done, "total": total})
+
+        tell(0, 0)
+        self.engine.progress = tell
+        try:
+            yield
+        finally:
+            self.engine.progress = None
 
     def _show(self, trace: Trace, sample: int, milliseconds: float) -> dict[str, Any]:
         graph = trace.graph.to_dict()
@@ -215,7 +248,7 @@ class Exploration:
         }
 
     def _fail(self, error: NNVizError) -> None:
-        """Announce a failure where nothing else is on the screen; elsewhere only the one who asked is told."""
+        """Announce a failure where nothing else is on the screen; elsewhere only who asked is told."""
         if self.current is not None and self.failure is None:
             return
         self.failure = error
@@ -274,28 +307,27 @@ class Exploration:
             wanted = f"output:{found[0]}" if found else outputs[0]
             return wanted if wanted in outputs else outputs[0]
 
-    def unit_saliency(self, layer: Any, unit: tuple[int, ...]) -> Saliency:
-        """Return the gradient of a unit of the current run; the newest one is kept."""
+    def unit_saliency(self, layer: Any, unit: tuple[int, ...]) -> Shown:
+        """Return the gradient of a unit for the sample on the screen; the newest one is kept."""
         trace = self.trace_of(self.sample)
         node = self.resolve(layer)
         kept = self.saliency
-        if kept is not None and (kept.node, kept.unit, kept.run) == (node, unit, self.run_number):
+        asked = (node, unit, self.run_number)
+        if kept is not None and (kept.node, kept.unit, kept.run) == asked and kept.epoch == self.engine.epoch:
             return kept
-        activation = trace.activation(node)[0]
-        if len(unit) != activation.dim() or any(i >= n for i, n in zip(unit, activation.shape, strict=False)):
-            raise InputError(
-                f"Unit {list(unit)} does not exist in {node!r}, whose activation has the shape "
-                f"{tuple(activation.shape)}."
-            )
-        gradient = self.engine.unit_saliency(trace, node, unit=unit)
-        value = float(activation[unit])
-        self.saliency = Saliency(node, unit, gradient[0].detach(), value, self.run_number)
+        found = self.engine.saliency(trace, node, unit)
+        gradient = found.values[0] if isinstance(found.values, tuple) else found.values
+        self.saliency = Shown(node, unit, gradient[0].detach(), found.value, found.epoch, self.run_number)
+        self.note_epoch(found.epoch)
         return self.saliency
 
     def read_epoch(self) -> None:
         """Announce the weights' epoch if it moved; cheap, on the engine's thread."""
-        epoch = self.engine.epoch
-        if epoch != self.known_epoch:
+        self.note_epoch(self.engine.epoch)
+
+    def note_epoch(self, epoch: int) -> None:
+        """Announce an epoch that is newer than the known one."""
+        if epoch > self.known_epoch:
             self.known_epoch = epoch
             self.announce(epoch=epoch)
 

@@ -1,8 +1,8 @@
 """Answers about one layer, as arrays for the wire: maps, raw values, statistics, the saliency of a unit.
 
-Each function asks the engine and turns what it returns into numpy arrays and JSON. All run on the engine's thread.
-What a channel is depends on what the activation is: a map ``[H, W]``, one feature of all tokens, or one entry of a
-vector; `channels_of` brings each of them into one form.
+Each function asks the engine and turns what it returns into numpy arrays and JSON. All run on the engine's
+thread. What a channel is depends on what the activation is: a map ``[H, W]``, one feature of all tokens, or
+one entry of a vector; `channels_of` brings each of them into one form.
 """
 
 from __future__ import annotations
@@ -26,11 +26,34 @@ if TYPE_CHECKING:
     from nnviz_widget.engine.jobs import CancelToken
     from nnviz_widget.engine.statistics import Stats
     from nnviz_widget.engine.trace import Trace
-    from nnviz_widget.explorer.exploration import Exploration
+    from nnviz_widget.explorer.exploration import Exploration, Shown
 
     Answer = tuple[dict[str, NDArray[Any]], dict[str, Any]]
 
 __all__ = ["activation", "extent", "maps", "pixel", "saliency", "statistics", "stats", "strips", "values"]
+
+
+def channels_of(trace: Trace, node: str) -> tuple[str, Tensor]:
+    """Return the kind of a layer's activation and one sample of it as ``[C, H, W]``.
+
+    Features of tokens become columns ``[D, T, 1]``, a vector one row ``[1, 1, D]``, volumes their middle slice.
+    """
+    tensor = trace.activation(node)
+    sample = tensor[0] if tensor.dim() else tensor
+    if sample.dim() < 2:
+        return "vector", sample.reshape(1, 1, -1)
+    if sample.dim() == 2:
+        if _is_sequence(trace, node):
+            return "maps", sample[:, None]
+        return "tokens", sample.T[:, :, None]
+    while sample.dim() > 3:
+        sample = sample[:, sample.shape[1] // 2]
+    return "maps", sample
+
+
+def _is_sequence(trace: Trace, node: str) -> bool:
+    del node
+    return any(item.op == "conv1d" for item in trace.graph.nodes)
 
 
 def maps(exploration: Exploration, trace: Trace, node: str, max_side: int) -> Answer:
@@ -62,16 +85,12 @@ def maps(exploration: Exploration, trace: Trace, node: str, max_side: int) -> An
 
 
 def strips(
-    exploration: Exploration,
-    trace: Trace,
-    nodes: Sequence[str],
-    count: int,
-    size: int,
-    token: CancelToken,
+    trace: Trace, nodes: Sequence[str], *, count: int, size: int, token: CancelToken
 ) -> tuple[NDArray[np.uint8], list[dict[str, Any]]]:
     """Return the strongest maps of many nodes, each stretched to its own range, ``[total, size, size]``.
 
-    Nodes that have no activation (the graph changed meanwhile, or the run broke off before them) are left out.
+    Nodes that have no activation (the graph changed meanwhile, or the run broke off before them) are left
+    out.
     """
     parts: list[Tensor] = []
     found: list[dict[str, Any]] = []
@@ -79,7 +98,7 @@ def strips(
     for node in nodes:
         token.check()
         try:
-            kind, stack = channels_of(exploration, trace, node)
+            kind, stack = channels_of(trace, node)
         except NNVizError:
             continue
         if stack.numel() == 0:
@@ -110,17 +129,17 @@ def _strongest(stack: Tensor, count: int, size: int) -> tuple[list[int], Tensor]
     return channels, ((values - low) / span * 255).round().byte()
 
 
-def values(exploration: Exploration, trace: Trace, node: str, channel: int) -> NDArray[np.float32]:
+def values(trace: Trace, node: str, channel: int) -> NDArray[np.float32]:
     """Return one channel as it is, ``[H, W]``."""
-    _, stack = channels_of(exploration, trace, node)
+    _, stack = channels_of(trace, node)
     _check_channel(channel, stack, node)
     result: NDArray[np.float32] = stack[channel].float().cpu().numpy()
     return result
 
 
-def stats(exploration: Exploration, trace: Trace, node: str, channel: int | None) -> Answer:
+def stats(trace: Trace, node: str, channel: int | None) -> Answer:
     """Return histogram and moments of a layer for one sample, or of one channel of it."""
-    found = _statistics(exploration, trace, node, channel)
+    found = _statistics(trace, node, channel)
     numbers = {
         name: getattr(found, name) for name in ("mean", "std", "min", "max", "zeros", "nan", "inf", "numel")
     }
@@ -132,29 +151,28 @@ def stats(exploration: Exploration, trace: Trace, node: str, channel: int | None
 
 def statistics(exploration: Exploration, node: str, channel: int | None) -> Stats:
     """Return the same for the run on the screen, as an object."""
-    return _statistics(exploration, exploration.trace_of(exploration.sample), node, channel)
+    return _statistics(exploration.trace_of(exploration.sample), node, channel)
 
 
-def _statistics(exploration: Exploration, trace: Trace, node: str, channel: int | None) -> Stats:
+def _statistics(trace: Trace, node: str, channel: int | None) -> Stats:
     if channel is None:
         return trace.stats(node, sample=0)
-    kind, stack = channels_of(exploration, trace, node)
+    kind, stack = channels_of(trace, node)
     if kind == "vector":
         return trace.stats(node, sample=0)  # the histogram of one number says nothing
     _check_channel(channel, stack, node)
     return describe_values(stack[channel])
 
 
-def saliency(exploration: Exploration, layer: str, unit: tuple[int, ...]) -> Answer:
-    """Return the gradient of a unit on the input as two cropped maps, and its receptive field."""
-    shown = exploration.unit_saliency(layer, unit)
+def saliency(exploration: Exploration, shown: Shown) -> Answer:
+    """Return a gradient on the input as two cropped maps, and the unit's receptive field."""
     trace = exploration.trace_of(exploration.sample)
     drawn = gradient_maps(shown.gradient)
-    field = exploration.engine.receptive_field(trace, shown.node, unit)
+    field = exploration.engine.receptive_field(trace, shown.node, shown.unit)
     height, width = _extent_of_input(shown.gradient)
     meta = {
         "node": shown.node,
-        "unit": list(unit),
+        "unit": list(shown.unit),
         "value": shown.value,
         "scale": drawn.scale,
         "magnitude_scale": drawn.magnitude_scale,
@@ -187,7 +205,7 @@ def activation(exploration: Exploration, layer: str) -> NDArray[np.float32]:
 
 def extent(exploration: Exploration, node: str) -> tuple[str, int, int, int]:
     """Return kind, channels, height and width of a layer's activation."""
-    kind, stack = channels_of(exploration, exploration.trace_of(exploration.sample), node)
+    kind, stack = channels_of(exploration.trace_of(exploration.sample), node)
     channels, height, width = stack.shape
     return (kind, width, 1, 1) if kind == "vector" else (kind, channels, height, width)
 

@@ -10,17 +10,18 @@ What a click costs the handler is `Operations.start`: look up the name, queue a 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Mapping
+import time
 from dataclasses import dataclass, field
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nnviz_widget.engine.jobs import Cancelled, Priority
-from nnviz_widget.errors import ModelError, NNVizError, UnknownNameError, nearest
+from nnviz_widget.errors import ModelError, NNVizError, nearest
 from nnviz_widget.explorer import layers, params, pictures
-from nnviz_widget.explorer.results import gradient_maps
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+
     from numpy.typing import NDArray
 
     from nnviz_widget.engine.jobs import CancelToken
@@ -35,10 +36,11 @@ logger = logging.getLogger("nnviz_widget")
 
 @dataclass
 class Reply:
-    """One part of an answer: arrays, and JSON beside them."""
+    """One part of an answer: arrays, JSON beside them, and the epoch if it is not that of the run."""
 
     arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     meta: Mapping[str, Any] = field(default_factory=dict)
+    epoch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class Operations:
                 self._advance(exchange, result, token)
             elif isinstance(result, Reply):
                 token.check()
-                exchange.finish(result.arrays, result.meta, epoch=self._epoch)
+                exchange.finish(result.arrays, result.meta, epoch=self._epoch_of(result))
         except Exception as error:  # noqa: BLE001 - whatever it was, the page gets an answer
             _refuse(exchange, error)
 
@@ -117,9 +119,9 @@ class Operations:
                     )
                     return
                 part = next(stream)
-                exchange.part(part.arrays, part.meta, epoch=self._epoch)
+                exchange.part(part.arrays, part.meta, epoch=self._epoch_of(part))
         except StopIteration as end:
-            exchange.finish(end.value.arrays, end.value.meta, epoch=self._epoch)
+            exchange.finish(end.value.arrays, end.value.meta, epoch=self._epoch_of(end.value))
             return
         except BaseException:
             stream.close()
@@ -132,8 +134,9 @@ class Operations:
         except Exception as error:  # noqa: BLE001 - as in `_answer`
             _refuse(exchange, error)
 
-    @property
-    def _epoch(self) -> int:
+    def _epoch_of(self, reply: Reply) -> int:
+        if reply.epoch is not None:
+            return reply.epoch
         trace = self._exploration.current
         return self._exploration.known_epoch if trace is None else trace.epoch
 
@@ -187,40 +190,42 @@ def _strips(exploration: Exploration, question: Question) -> Reply:
     count = params.integer(question.p, "count", 1, 17, default=4)
     size = params.integer(question.p, "size", 4, 129, default=36)
     trace = exploration.trace_of(_sample(exploration, question))
-    tiles, strips = layers.strips(exploration, trace, nodes, count, size, question.token)
+    tiles, strips = layers.strips(trace, nodes, count=count, size=size, token=question.token)
     return Reply({"tiles": tiles}, {"strips": strips})
 
 
 def _maps(exploration: Exploration, question: Question) -> Reply:
+    started = time.perf_counter()
     trace = exploration.trace_of(_sample(exploration, question))
     node = exploration.resolve(params.name(question.p, "node"))
     max_side = params.integer(question.p, "max_side", 1, 2049, default=128)
     arrays, meta = layers.maps(exploration, trace, node, max_side)
-    return Reply(arrays, meta)
+    return Reply(arrays, meta | {"ms": _milliseconds(started)})
 
 
 def _values(exploration: Exploration, question: Question) -> Reply:
     trace = exploration.trace_of(_sample(exploration, question))
     node = exploration.resolve(params.name(question.p, "node"))
     channel = params.integer(question.p, "channel", 0, 2**31)
-    return Reply(
-        {"values": layers.values(exploration, trace, node, channel)}, {"node": node, "channel": channel}
-    )
+    return Reply({"values": layers.values(trace, node, channel)}, {"node": node, "channel": channel})
 
 
 def _stats(exploration: Exploration, question: Question) -> Reply:
     trace = exploration.trace_of(_sample(exploration, question))
     node = exploration.resolve(params.name(question.p, "node"))
     channel = params.integer(question.p, "channel", 0, 2**31, default=None)
-    arrays, meta = layers.stats(exploration, trace, node, channel)
+    arrays, meta = layers.stats(trace, node, channel)
     return Reply(arrays, meta)
 
 
 def _saliency(exploration: Exploration, question: Question) -> Reply:
     exploration.trace_of(_sample(exploration, question))
+    started = time.perf_counter()
     unit = params.integers(question.p, "unit", 8)
-    arrays, meta = layers.saliency(exploration, params.name(question.p, "node"), unit)
-    return Reply(arrays, meta)
+    shown = exploration.unit_saliency(params.name(question.p, "node"), unit)
+    question.token.check()
+    arrays, meta = layers.saliency(exploration, shown)
+    return Reply(arrays, meta | {"ms": _milliseconds(started)}, epoch=shown.epoch)
 
 
 def _pixel(exploration: Exploration, question: Question) -> Reply:
@@ -230,6 +235,10 @@ def _pixel(exploration: Exploration, question: Question) -> Reply:
     y = params.integer(question.p, "y", 0, int(height))
     x = params.integer(question.p, "x", 0, int(width))
     return Reply(meta=layers.pixel(exploration, sample, y, x))
+
+
+def _milliseconds(started: float) -> float:
+    return round((time.perf_counter() - started) * 1e3, 2)
 
 
 def _sample(exploration: Exploration, question: Question) -> int:

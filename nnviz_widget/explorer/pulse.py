@@ -61,9 +61,13 @@ class Pulse:
 
 
 def _run(beat: Callable[[], bool], end: threading.Event, seconds: float) -> None:
-    while not end.wait(seconds):
-        try:
-            if not beat():
-                return
-        except Exception:  # noqa: BLE001 - the next beat may do better
-            logger.exception("a beat failed")
+    while not end.wait(seconds) and _survives(beat):
+        pass
+
+
+def _survives(beat: Callable[[], bool]) -> bool:
+    try:
+        return beat()
+    except Exception:
+        logger.exception("a beat failed")
+        return True  # the next one may do better

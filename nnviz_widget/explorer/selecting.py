@@ -17,9 +17,12 @@ from nnviz_widget.explorer.results import find_logits
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from nnviz_widget.explorer.exploration import Exploration
 
-__all__ = ["choose", "clean", "nothing", "unit_of"]
+__all__ = ["choose", "clean", "gradient", "nothing", "unit_of"]
 
 
 def nothing() -> dict[str, Any]:
@@ -124,6 +127,18 @@ def choose(
     if chosen["sample"] != exploration.sample:
         exploration.ask(lambda: exploration.run(chosen["sample"]))
     return chosen
+
+
+def gradient(exploration: Exploration, selection: dict[str, Any]) -> NDArray[np.float32] | None:
+    """Return the gradient of the selected unit or class on the input, or None where nothing is selected."""
+    layer, kind = selection["layer"], "maps"
+    if layer is not None and selection["class"] is None:
+        kind = layers.extent(exploration, layer)[0]
+    meant = unit_of(selection, kind)
+    if meant is None:
+        return None
+    result: NDArray[np.float32] = exploration.unit_saliency(*meant).gradient.float().cpu().numpy()
+    return result
 
 
 def _part_of(

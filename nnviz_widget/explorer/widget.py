@@ -18,6 +18,7 @@ engine's
 from __future__ import annotations
 
 import os
+import uuid
 import weakref
 from functools import cache
 from pathlib import Path
@@ -67,7 +68,7 @@ def front_end(name: str) -> str:
         ) from None
 
 
-class Explorer(anywidget.AnyWidget):  # type: ignore[misc]  # ipywidgets has no types
+class Explorer(anywidget.AnyWidget):
     """See inside a model: its graph, what every layer makes of the input, and what it looked at.
 
     Made by `nnviz_widget.explore`. Traits hold small JSON; arrays travel in messages of their own.
@@ -84,6 +85,8 @@ class Explorer(anywidget.AnyWidget):  # type: ignore[misc]  # ipywidgets has no 
     _esm: Any = STATIC / "index.js" if HOT_RELOAD else t.Unicode().tag(sync=True)
     _css: Any = STATIC / "index.css" if HOT_RELOAD else t.Unicode().tag(sync=True)
 
+    # Names the widget to its own page, whose views are handed different model objects.
+    _key = t.Unicode().tag(sync=True)
     # No echo: the page never writes these, so there is nothing to confirm.
     graph = t.Dict().tag(sync=True, echo_update=False)
     info = t.Dict().tag(sync=True, echo_update=False)
@@ -111,6 +114,7 @@ class Explorer(anywidget.AnyWidget):  # type: ignore[misc]  # ipywidgets has no 
         )
         self._pulse = Pulse(lambda: _call(me, "_beat") is True)
         super().__init__(
+            _key=uuid.uuid4().hex,
             info=json_safe(dict(info)),
             status={"state": "loading", "stage": "starting"},
             selection=selecting.nothing() | {"layer": layer},
@@ -155,9 +159,7 @@ class Explorer(anywidget.AnyWidget):  # type: ignore[misc]  # ipywidgets has no 
         None without a selected pixel, vector entry or class.
         """
         self._exploration.wait()
-        return self._exploration.ask(
-            lambda: layers.selected_gradient(self._exploration, dict(self.selection))
-        )
+        return self._exploration.ask(lambda: selecting.gradient(self._exploration, dict(self.selection)))
 
     @property
     def statistics(self) -> Any:
@@ -311,7 +313,7 @@ class Explorer(anywidget.AnyWidget):  # type: ignore[misc]  # ipywidgets has no 
 
     # ---- operations that need the widget ------------------------------------------------------------------
 
-    def _chart(self, question: Question) -> Reply:
+    def _chart(self, _question: Question) -> Reply:
         try:
             figure = self.statistics
         except ImportError:

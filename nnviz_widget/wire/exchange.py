@@ -72,7 +72,7 @@ class Exchange:
         self._ended = False
         self._sent_at = 0.0
         self._progress_at: float | None = None
-        self._on_cancel: list[Callable[[], None]] = []
+        self._on_cancel: list[Callable[[], object]] = []
         self._on_ready: Callable[[], None] | None = None
 
     @property
@@ -143,7 +143,7 @@ class Exchange:
             for callback in callbacks:
                 quietly(callback)
 
-    def on_cancel(self, callback: Callable[[], None]) -> None:
+    def on_cancel(self, callback: Callable[[], object]) -> None:
         """Call back when the request is cancelled; at once when it already ended."""
         with self._session.lock:
             if not self._ended:
@@ -239,7 +239,7 @@ class Exchange:
         return True
 
 
-def quietly(callback: Callable[[], None]) -> None:
+def quietly(callback: Callable[[], object]) -> None:
     """Call back; an error there is logged and is not ours."""
     try:
         callback()
