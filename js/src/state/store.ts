@@ -15,6 +15,7 @@ import {
   type Stats,
   type Strip,
 } from "./data";
+import { Few } from "./few";
 import { Latest } from "./latest";
 import type { GraphGroup, GraphNode, Selection, Synced } from "./synced";
 import { createView, type View } from "./view";
@@ -43,8 +44,8 @@ export class Store {
   readonly pixel = signal<PixelInfo | null>(null);
   readonly timings = signal<{ trace?: number; maps?: number; saliency?: number }>({});
 
-  private readonly mapCache = new Map<string, Maps>();
-  private readonly valueCache = new Map<string, Float32Array>();
+  private readonly mapCache = new Few<Maps>(MAPS_KEPT);
+  private readonly valueCache = new Few<Float32Array>(VALUES_KEPT);
   private valuesAsked = "";
   private stopMaps = new AbortController();
   private readonly scrubber: Latest<{ node: string; unit: number[] }>;
@@ -376,7 +377,7 @@ export class Store {
   }
 
   private keep(maps: Maps): void {
-    keepFew(this.mapCache, maps.key, maps, MAPS_KEPT);
+    this.mapCache.set(maps.key, maps);
     this.maps.value = { state: "ready", data: maps };
     this.timings.value = { ...this.timings.peek(), maps: maps.ms };
   }
@@ -389,7 +390,7 @@ export class Store {
     if (this.valuesAsked === name) this.valuesAsked = "";
     const part = reply?.arrays.values;
     if (!part) return;
-    keepFew(this.valueCache, name, part.data, VALUES_KEPT);
+    this.valueCache.set(name, part.data);
     if (this.maps.peek().data?.key === maps.key) {
       this.values.value = { key: maps.key, channel, data: part.data };
     }
@@ -435,15 +436,5 @@ export class Store {
         error: { message: failure.message, hint: failure.hint },
       };
     }
-  }
-}
-
-/** Remembers the newest few. */
-function keepFew<T>(cache: Map<string, T>, name: string, value: T, limit: number): void {
-  cache.delete(name);
-  cache.set(name, value);
-  for (const old of cache.keys()) {
-    if (cache.size <= limit) break;
-    cache.delete(old);
   }
 }
