@@ -101,6 +101,35 @@ describe("Store", () => {
     expect([...(store.maps.value.data?.tiles ?? [])]).toEqual([1, 2, 3, 4, 5, 6, 7, 8]);
   });
 
+  it("keeps a layer it remembers when the maps of another one arrive late", async () => {
+    const { store, last, push } = page({ graph: GRAPH });
+    push("run", RUN);
+    const answer = (node: string) => {
+      const request = last("maps");
+      const meta = { ...META, node, shape: [1, 2, 2] };
+      request.options.onChunk?.({
+        meta,
+        arrays: { tiles: tiles([1, 2, 3, 4], 0, 1) },
+        epoch: 1,
+        last: true,
+      } as never);
+      request.resolve({ meta, arrays: {}, epoch: 1, ms: 1 });
+    };
+    const settled = async () => {
+      for (let i = 0; i < 4; i++) await Promise.resolve();
+    };
+    store.selectLayer("conv");
+    answer("conv");
+    await settled();
+    store.selectLayer("slow");
+    const slow = last("maps");
+    store.selectLayer("conv");
+    expect(slow.options.signal?.aborted).toBe(true);
+    slow.reject(new WireError("cancelled", "cancelled"));
+    await settled();
+    expect(store.maps.value).toMatchObject({ state: "ready", data: { node: "conv" } });
+  });
+
   it("says what failed and keeps silent about what was cancelled", async () => {
     const { store, last, push } = page({ graph: GRAPH });
     push("run", RUN);

@@ -335,6 +335,8 @@ export class Store {
   }
 
   private async fetchMaps(node: string): Promise<void> {
+    // Maps of another layer that are still on their way must not come in over these.
+    this.stopMaps.abort();
     const key = `${this.synced.run.peek()?.run}|${node}`;
     const kept = this.mapCache.get(key);
     if (kept) {
