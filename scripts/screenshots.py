@@ -1,6 +1,7 @@
 """Take the pictures of the README in a real JupyterLab: `docs/explorer.png`, and the same in the dark theme.
 
-`make screenshots` (`python -m scripts.screenshots`) runs it. It shows the bundled network, clicks a layer and a pixel, as a reader would.
+`make screenshots` (`python -m scripts.screenshots`) runs it: it shows the bundled network and clicks a layer
+and a pixel, as a reader would.
 """
 
 from __future__ import annotations
