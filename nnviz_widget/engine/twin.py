@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,12 +24,14 @@ from torch import Tensor, nn
 from nnviz_widget.engine.guard import guarded
 from nnviz_widget.engine.sharing import CannotShareError, copy_modules, unwrap
 from nnviz_widget.engine.watch import Probe, Seen, Watched
-from nnviz_widget.errors import InputError
+from nnviz_widget.errors import InputError, ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["Twin"]
+
+T = TypeVar("T")
 
 _FREEZE_ATTEMPTS = 3
 
@@ -70,6 +72,7 @@ class Twin:
         self.device = home if device is None else torch.empty(0, device=device).device
         self._copies: _Copies | None = None if self.device == home else _Copies(self.device)
         self.epoch, self.shared, self.note = 0, True, ""
+        self._contended, self._last = False, 0
         self._watched: list[Watched] = []
         self._built: list[object] = []
         self._probe: Probe | None = None
@@ -131,10 +134,53 @@ class Twin:
             copies = _Copies(self.device)
             for tensor in self._look().tensors:
                 copies(tensor)
-            consistent = self.read_epoch(probe=True) == epoch
+            consistent = self._still(epoch)
             if consistent:
                 break
         return copy_modules(self._root, copies)[0], epoch, consistent
+
+    def steadily(self, run: Callable[[nn.Module, int], T]) -> tuple[T, int, bool]:
+        """Run something on weights that hold still: on the model's own, and if they moved, on a copy of them.
+
+        Parameters
+        ----------
+        run : callable
+            Takes the module to run and the epoch of its weights; may be called twice.
+
+        Returns
+        -------
+        result
+            What ``run`` returned last.
+        epoch : int
+            The epoch that it stands for.
+        consistent : bool
+            False where the weights moved during the pass and also while they were copied.
+        """
+        epoch = self.sync()
+        # While it is being trained step by step, do not waste a pass on finding out again.
+        if not (self._contended and epoch != self._last):
+            try:
+                result = run(self.module, epoch)
+            except (ModelError, RuntimeError):  # autograd, too, refuses a graph whose weights have moved
+                if self._still(epoch):
+                    raise
+            else:
+                self._contended = not self._still(epoch)
+                self._last = epoch
+                if not self._contended or not self.shared:
+                    return result, epoch, not self._contended
+        module, epoch, consistent = self.frozen()
+        self._contended, self._last = True, epoch
+        return run(module, epoch), epoch, consistent
+
+    def refresh(self) -> int:
+        """Take everything for changed; returns the new epoch."""
+        with self._lock:
+            self._build()
+            self._probe = None
+            self._seen = self._look()
+            self.epoch += 1
+            return self.epoch
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -155,6 +201,17 @@ class Twin:
             self._probe = self._copies = None
             self._seen, self._built = Seen(), []
             self.module = self._root = nn.Module()
+
+    def _still(self, epoch: int) -> bool:
+        """Whether no value that the twin shares has changed since `sync` returned this epoch.
+
+        What the user rebinds meanwhile does not matter: the twin goes on with what it was given.
+        """
+        with self._lock:
+            moved = self._probe is not None and self._probe.changed()
+            if moved:
+                self.epoch += 1
+            return not moved and self.epoch == epoch and self._seen.still()
 
     def _build(self) -> None:
         """Make the copy anew: at first, and when modules, parameters or hooks came, went or were replaced."""

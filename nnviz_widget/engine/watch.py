@@ -34,18 +34,26 @@ class Seen:
     """One look at a model: compared, it tells whether anything changed."""
 
     structure: list[object] = field(default_factory=list)
-    values: list[object] = field(default_factory=list)
+    numbers: list[object] = field(default_factory=list)
+    marks: list[tuple[int, ...]] = field(default_factory=list)
     tensors: list[Tensor] = field(default_factory=list, compare=False)
 
     def add(self, tensor: Tensor | None) -> None:
         """Note a tensor's identity, version and address."""
-        if tensor is None:
-            return
-        self.tensors.append(tensor)
-        try:
-            self.values.append((id(tensor), tensor._version, tensor.data_ptr()))
-        except RuntimeError:  # inference tensors count no versions, sparse ones have no address
-            self.values.append((id(tensor), _address(tensor)))
+        if tensor is not None:
+            self.tensors.append(tensor)
+            self.marks.append(_mark(tensor))
+
+    def still(self) -> bool:
+        """Whether no counter of these tensors has moved since."""
+        return self.marks == [_mark(tensor) for tensor in self.tensors]
+
+
+def _mark(tensor: Tensor) -> tuple[int, ...]:
+    try:
+        return id(tensor), tensor._version, tensor.data_ptr()
+    except RuntimeError:  # inference tensors count no versions, sparse ones have no address
+        return id(tensor), _address(tensor)
 
 
 def _address(tensor: Tensor) -> int:
@@ -106,7 +114,7 @@ class Watched:
                 structure.append((kind, list(own[kind])))
         self._look_at_attributes(own)
         structure.append(self._shape)
-        seen.values.append(self._numbers)
+        seen.numbers.append(self._numbers)
         for tensor in self._tensors:
             seen.add(tensor)
         for container in self._containers:

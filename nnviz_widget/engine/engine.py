@@ -1,0 +1,437 @@
+"""The engine: what can be asked of a model, without any widget.
+
+Every question is one method, one job on the engine's thread, and one plain answer. This facade checks what it
+is given, sends the work to the thread, and adds to errors what the user can do next. The model is run by
+``recorder`` on the ``twin``, gradients are taken by ``units``, receptive fields by ``receptive``, pictures by
+``tiles``.
+"""
+
+from __future__ import annotations
+
+import weakref
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from nnviz_widget.engine.advice import advised
+from nnviz_widget.engine.jobs import CancelToken, Jobs
+from nnviz_widget.engine.receptive import ReceptiveField, receptive_field
+from nnviz_widget.engine.recorder import record
+from nnviz_widget.engine.recording import Ref
+from nnviz_widget.engine.sharing import unwrap
+from nnviz_widget.engine.trace import Trace
+from nnviz_widget.engine.twin import Twin
+from nnviz_widget.engine.units import Saliency, Units, locate
+from nnviz_widget.errors import InputError, ModelError, StaleError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
+    from types import TracebackType
+    from typing import Self, TypeVar
+
+    from nnviz_widget.engine.recording import Recording
+    from nnviz_widget.engine.tiles import Tiles
+
+    T = TypeVar("T")
+
+__all__ = ["Engine"]
+
+_CPU_BUDGET = 1 << 30
+_DEVICE_SHARE = 8  # of a GPU's memory, one part in so many
+
+
+class Engine:
+    """See inside a PyTorch model while leaving it exactly as it is.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Any module, on any device, in train or eval mode, also while it is being trained. The engine always
+        shows how it behaves in eval mode; the model's own flags, hooks, gradients, buffers and random numbers
+        are not touched.
+    device : torch.device or str, optional
+        Where to compute; elsewhere than the model, the engine keeps a copy of its weights there. By default
+        where the model is.
+
+    Attributes
+    ----------
+    model : nn.Module
+        The user's model.
+    jobs : Jobs
+        The engine's one thread.
+    memory_budget : int
+        Bytes that one trace may hold of activations, and that the kept graphs may hold together.
+    progress : callable or None
+        Called on the engine's thread while a trace runs, with how many modules have begun, and of how many.
+
+    Raises
+    ------
+    InputError
+        The model is no module, or has no weights yet.
+
+    Examples
+    --------
+    >>> with Engine(model) as engine:
+    ...     trace = engine.trace(images)
+    ...     saliency = engine.unit_saliency(trace, "layer3", unit=(12, 7, 7))
+    """
+
+    def __init__(self, model: nn.Module, *, device: torch.device | str | None = None) -> None:
+        _check_model(model)
+        self.model = model
+        self.progress: Callable[[int, int], None] | None = None
+        self._twin = Twin(model, device=_device(device))
+        self._units = Units(self._twin, _default_budget(self._twin.device))
+        self._traces: weakref.WeakSet[Trace] = weakref.WeakSet()
+        self.jobs = Jobs(f"nnviz-engine-{type(model).__name__}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self.jobs.closed else f"on {self.device}"
+        return f"Engine({type(unwrap(self.model)).__name__}, {state})"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the engine computes; inputs are moved there."""
+        return self._twin.device
+
+    @property
+    def epoch(self) -> int:
+        """Counts the changes of the weights: a trace with a smaller one is stale. Safe on every thread."""
+        return self._twin.read_epoch()
+
+    @property
+    def note(self) -> str:
+        """Empty, or why the engine must not be used while the model is being trained."""
+        return self._twin.note
+
+    @property
+    def memory_budget(self) -> int:
+        """Bytes that one trace may hold of activations, and that the kept graphs may hold together."""
+        return self._units.budget
+
+    @memory_budget.setter
+    def memory_budget(self, budget: int) -> None:
+        if type(budget) is not int or budget < 0:
+            raise InputError(f"memory_budget is a number of bytes, not {budget!r}.")
+        self._units.budget = budget
+
+    def trace(self, *args: Any, **kwargs: Any) -> Trace:
+        """Run the model once and keep what happened inside.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            Exactly as ``model(*args, **kwargs)`` takes them. Tensors are copied, and moved to the engine's
+            device; NumPy arrays become tensors. Types are never converted: images of whole numbers, or of
+            float64 for a float32 model, raise as they do in the model.
+
+        Returns
+        -------
+        Trace
+            The graph, the output, and every layer's activation.
+
+        Raises
+        ------
+        ModelError
+            The model raised. Its ``trace`` holds the part that ran, ``node`` and ``source`` say where.
+        InputError
+            There is no tensor among the inputs where one belongs.
+        """
+        args, kwargs = self._prepared(args, kwargs)
+
+        def work(token: CancelToken) -> Trace:
+            recording, epoch, consistent = self._record(args, kwargs, token)
+            mine = weakref.ref(self)
+            trace = Trace(
+                recording,
+                module_path=lambda module: _path(mine(), module),
+                recompute=lambda ids: _recompute(mine(), args, kwargs, ids, epoch),
+                budget=self.memory_budget,
+                epoch=epoch,
+            )
+            trace.consistent = consistent
+            self._traces.add(trace)
+            return trace
+
+        return self._call(work)
+
+    def unit_saliency(
+        self, trace: Trace, layer: str | nn.Module, unit: int | tuple[int, ...], sample: int = 0
+    ) -> Tensor | tuple[Tensor, ...]:
+        """Return the gradient of one unit on the input.
+
+        Parameters
+        ----------
+        trace : Trace
+            Of this engine; gives the input. The weights are those of now.
+        layer : str or nn.Module
+            Dotted path, node or group id, or a module of the model; ``"output"`` with the unit of a class
+            gives the saliency of that class.
+        unit : int or tuple of int
+            Index in one sample's activation, such as ``(channel, y, x)``; no batch axis.
+        sample : int
+            Which sample of the batch.
+
+        Returns
+        -------
+        Tensor
+            Of the shape of the whole input; rows of other samples hold their own gradient, which is zero
+            unless the model mixes samples. float32, or float64 where the input is. A tuple for several inputs
+            of floating point. `saliency` also tells the epoch, and whether the weights held still.
+
+        Raises
+        ------
+        UnknownLayerError
+            No such layer ran.
+        InputError
+            No such unit or sample, or no gradient: whole-number inputs, layers that are detached.
+        """
+        return self.saliency(trace, layer, unit, sample).values
+
+    def saliency(
+        self, trace: Trace, layer: str | nn.Module, unit: int | tuple[int, ...], sample: int = 0
+    ) -> Saliency:
+        """Return what `unit_saliency` returns, with the unit's value and the epoch of the weights."""
+        name = self._resolve(trace, layer)
+        return self._call(lambda token: self._units.saliency(trace, name, unit, sample, token))
+
+    def receptive_field(
+        self, trace: Trace, layer: str | nn.Module, unit: int | tuple[int, ...], sample: int = 0
+    ) -> ReceptiveField:
+        """Return every input pixel that has a path to one unit, whatever the values.
+
+        Parameters
+        ----------
+        trace, layer, unit, sample
+            As for `unit_saliency`.
+
+        Returns
+        -------
+        ReceptiveField
+            ``mask`` (``[H, W]`` for images), the ``box`` around it, and whether it is ``exact``. Of several
+            inputs the first image, or else the first.
+        """
+        name = self._resolve(trace, layer)
+        ref = trace.refs.get(name)
+        inputs = [op for op in trace.ops if op.kind == "input"]
+        if ref is None or not inputs:
+            raise InputError(f"{name!r} has no receptive field: it gave no tensor that depends on an input.")
+        source = next((op for op in inputs if len(op.outputs[0].shape) == 4), inputs[0])
+        index = locate(tuple(trace.ops[ref.op].outputs[ref.port].shape), unit, sample, name)
+        tensors: dict[str, Tensor] = {}
+
+        def lookup(path: str) -> Tensor:
+            if not tensors:
+                module = self._twin.module
+                tensors.update([*module.named_parameters(), *module.named_buffers()])
+            return tensors[path]
+
+        return self._call(
+            lambda token: receptive_field(
+                trace.ops, ref, index, Ref(source.index), lookup=lookup, check=token.check
+            )
+        )
+
+    def tiles(self, trace: Trace, layer: str | nn.Module, sample: int = 0, **options: Any) -> Tiles:
+        """Return a layer's feature maps as small pictures of whole numbers.
+
+        Parameters
+        ----------
+        trace, layer, sample
+            As for `unit_saliency`.
+        **options
+            As `nnviz_widget.engine.tiles.tiles` takes them: ``max_side``, ``channels``.
+        """
+        from nnviz_widget.engine.tiles import tiles  # noqa: PLC0415  pictures are not always wanted
+
+        self._resolve(trace, layer)
+        return self._call(lambda _: tiles(trace.activation(layer), sample, **options))
+
+    def refresh(self) -> int:
+        """Read the weights anew and forget what was computed from older ones; returns the new epoch.
+
+        Changes are noticed without it, except writes through ``.data`` to a few single elements.
+        """
+        return self._call(lambda _: self._refresh())
+
+    def paused(self) -> AbstractContextManager[None]:
+        """Hold the engine still: ``with engine.paused(): ...`` waits for the running job, and starts no
+        other.
+
+        What the block itself asks of the engine is answered on the caller's own thread.
+        """
+        return self.jobs.paused()
+
+    def close(self) -> None:
+        """Cancel what runs, end the thread, and let go of all memory. Traces stay readable."""
+        self.jobs.close()
+        self._units.clear()
+        self._twin.close()
+
+    # -- inside
+    # -----------------------------------------------------------------------------------------------
+
+    def _call(self, work: Callable[[CancelToken], T]) -> T:
+        threads = torch.get_num_threads()
+
+        def run(token: CancelToken) -> T:
+            with _plain_mode(self.device, threads):
+                return work(token)
+
+        return self.jobs.call(run)
+
+    def _record(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], token: CancelToken, keep: Any = "all"
+    ) -> tuple[Recording, int, bool]:
+        def run(module: nn.Module, _: int) -> Recording:
+            with self._twin.running():
+                return record(
+                    module,
+                    args,
+                    kwargs,
+                    keep=keep,
+                    token=token,
+                    progress=self.progress,
+                    budget=self.memory_budget,
+                )
+
+        try:
+            return self._twin.steadily(run)
+        except ModelError as error:
+            raise advised(error, self._twin.module, args, kwargs) from error.__cause__
+
+    def _refresh(self) -> int:
+        self._units.clear()
+        return self._twin.refresh()
+
+    def _prepared(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        """Copy the inputs to the engine's device, so that neither side's writes reach the other."""
+        leaves = tree_leaves((args, kwargs))
+        if not any(isinstance(leaf, (Tensor, np.ndarray)) for leaf in leaves):
+            listed = next((a for a in (*args, *kwargs.values()) if isinstance(a, (list, tuple))), None)
+            if listed is not None and all(isinstance(leaf, (int, float)) for leaf in tree_leaves(listed)):
+                raise InputError(
+                    f"The model takes tensors; a {type(listed).__name__} of numbers was given.",
+                    hint="Pass torch.tensor(values).",
+                )
+
+        def copied(value: Any) -> Any:
+            if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
+                value = torch.from_numpy(np.ascontiguousarray(value))
+            if not isinstance(value, Tensor):
+                return value
+            if value.device == self.device or value.is_meta:
+                return value.detach().clone()
+            return value.detach().to(self.device)
+
+        with torch.inference_mode(False), torch.no_grad():
+            prepared: tuple[Any, Any] = tree_map(copied, (args, kwargs))
+        return prepared
+
+    def _resolve(self, trace: Trace, layer: str | nn.Module) -> str:
+        if not isinstance(trace, Trace):
+            raise InputError(f"Expected a trace of engine.trace(...), not {type(trace).__name__}.")
+        if trace not in self._traces:
+            raise InputError("This trace was made by another engine.", hint="Trace the input with this one.")
+        return trace.resolve(layer)
+
+
+def _recompute(
+    engine: Engine | None, args: Any, kwargs: Any, ids: frozenset[str], epoch: int
+) -> Mapping[str, Tensor]:
+    """Run a trace's pass again for the activations it let go of."""
+    if engine is None or engine.jobs.closed:
+        raise InputError("The activation was let go to save memory, and the engine is closed.")
+
+    def work(token: CancelToken) -> Recording:
+        recording, now, consistent = engine._record(args, kwargs, token, keep=ids)
+        if now != epoch or not consistent:
+            raise StaleError(
+                "The activation was let go to save memory, and the weights have changed since.",
+                hint="Trace the input again, or raise engine.memory_budget.",
+            )
+        return recording
+
+    return engine._call(work).activations
+
+
+@contextmanager
+def _plain_mode(device: torch.device, threads: int) -> Iterator[None]:
+    """Compute as on a fresh thread, whatever modes the caller is in, and with the caller's number of threads.
+
+    How work is split between threads decides how sums are rounded: the answers shall be those of the caller's
+    own forward, bit for bit.
+    """
+    with ExitStack() as stack:
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for kind in {"cpu", device.type}:
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if device.type == "cuda":
+            stack.enter_context(torch.cuda.device(device))
+        yield
+
+
+def _check_model(model: object) -> None:
+    if isinstance(model, type) and issubclass(model, nn.Module):
+        raise InputError(
+            f"Expected a model, but {model.__name__} is a class.", hint=f"Make one: {model.__name__}(...)."
+        )
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"Expected a torch.nn.Module, not {type(model).__name__}.",
+            hint="A function can be wrapped in a module whose forward calls it.",
+        )
+    for name, tensor in model.named_parameters():
+        if torch.nn.parameter.is_lazy(tensor):
+            raise InputError(
+                f"The parameter {name!r} has no shape yet.", hint="Run the model once: model(inputs)."
+            )
+        if tensor.is_meta:
+            raise InputError(
+                f"The parameter {name!r} is on the meta device, without values.",
+                hint="Load the weights first.",
+            )
+
+
+def _device(device: torch.device | str | None) -> torch.device | None:
+    if device is None:
+        return None
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, TypeError, AssertionError) as error:
+        raise InputError(f"device={device!r} cannot be used here: {error}") from error
+    return found
+
+
+def _default_budget(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory) // _DEVICE_SHARE
+    return _CPU_BUDGET
+
+
+def _path(engine: Engine | None, module: nn.Module) -> str | None:
+    if engine is None:
+        return None
+    root = unwrap(engine.model)
+    for name, part in root.named_modules(remove_duplicate=False):
+        if part is module:
+            return ".".join(step for step in name.split(".") if step != "_orig_mod")
+    return "" if module is engine.model else None
