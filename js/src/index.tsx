@@ -37,10 +37,11 @@ function open(model: WidgetModel): Shared {
 
 function initialize({ model }: { model: WidgetModel }): () => void {
   const { synced: traits, wire } = open(model);
+  const key = model.get("_key");
   return () => {
     wire.dispose();
     traits.dispose();
-    shared.delete(model.get("_key"));
+    shared.delete(key);
   };
 }
 

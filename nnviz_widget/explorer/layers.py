@@ -36,7 +36,7 @@ __all__ = ["activation", "extent", "maps", "pixel", "saliency", "statistics", "s
 def channels_of(trace: Trace, node: str) -> tuple[str, Tensor]:
     """Return the kind of a layer's activation and one sample of it as ``[C, H, W]``.
 
-    Features of tokens become columns ``[D, T, 1]``, a vector one row ``[1, 1, D]``, volumes their middle slice.
+    Features of tokens become columns ``[D, T, 1]``, a vector one row ``[1, 1, D]``; of volumes the middle.
     """
     tensor = trace.activation(node)
     sample = tensor[0] if tensor.dim() else tensor
