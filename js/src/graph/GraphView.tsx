@@ -21,6 +21,7 @@ import { labelOf, lastNode } from "./words";
 const STRIPS_WAIT_MS = 60;
 const PANE_WAIT_MS = 340;
 const SCROLL_PAUSE_MS = 250;
+const REST_MS = 180;
 
 export function GraphView({ store }: { store: Store }) {
   const graph = useMemo(() => graphOf(store), [store]);
@@ -178,6 +179,7 @@ function useGestures(
   world: RefObject<HTMLDivElement | null>,
 ): void {
   const behaviour = useRef<ZoomBehavior<HTMLDivElement, unknown> | null>(null);
+  const resting = useRef(0);
   useLayoutEffect(() => {
     const element = stage.current;
     if (!element) return;
@@ -203,7 +205,14 @@ function useGestures(
     const { k, x, y } = graph.viewport.value;
     const element = stage.current;
     if (!element || !world.current) return;
-    world.current.style.transform = `translate(${x}px, ${y}px) scale(${k})`;
+    const { style } = world.current;
+    style.transform = `translate(${x}px, ${y}px) scale(${k})`;
+    // A layer of its own while it moves, drawn sharp again when it rests.
+    style.willChange = "transform";
+    clearTimeout(resting.current);
+    resting.current = window.setTimeout(() => {
+      style.willChange = "";
+    }, REST_MS);
     const known = zoomTransform(element);
     if (known.k !== k || known.x !== x || known.y !== y) {
       behaviour.current?.transform(select(element), zoomIdentity.translate(x, y).scale(k));

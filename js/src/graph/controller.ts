@@ -142,7 +142,7 @@ export class GraphController {
   }
 
   dispose(): void {
-    cancelAnimationFrame(this.gliding);
+    this.halt();
     for (const step of this.undo) step();
   }
 
@@ -310,17 +310,21 @@ export class GraphController {
     return [...found].filter((other) => drawing.byId.has(other.id)).sort((a, b) => distance(a) - distance(b));
   }
 
-  /** The nearest item beside this one, on the same height. */
+  /** The nearest item beside this one: on the same height, or else in another branch of the same group. */
   beside(item: Item, direction: 1 | -1): Item | null {
     const drawing = this.drawing.peek();
     const own = drawing?.byId.get(item.id);
     if (!drawing || !own) return null;
-    const middle = (box: DrawnBox) => box.x + box.width / 2;
-    let best: DrawnBox | null = null;
+    const centre = (box: DrawnBox) => [box.x + box.width / 2, box.y + box.height / 2] as const;
+    const [x, y] = centre(own);
+    let best: { item: Item; cost: number } | null = null;
     for (const box of drawing.boxes) {
-      const ahead = direction * (middle(box) - middle(own));
-      if (box.open || ahead < 10 || box.y > own.y + own.height || box.y + box.height < own.y) continue;
-      if (!best || ahead < direction * (middle(best) - middle(own))) best = box;
+      const [bx, by] = centre(box);
+      const apart = direction * (bx - x) - (box.width + own.width) / 2;
+      const level = box.y < own.y + own.height && own.y < box.y + box.height;
+      if (box.open || box === own || apart < 0 || (!level && box.item.parent !== item.parent)) continue;
+      const cost = apart + (level ? 0 : 1e4 + Math.abs(by - y));
+      if (!best || cost < best.cost) best = { item: box.item, cost };
     }
     return best?.item ?? null;
   }
@@ -383,7 +387,7 @@ export class GraphController {
   }
 
   glide(to: Viewport): void {
-    cancelAnimationFrame(this.gliding);
+    this.halt();
     const from = this.viewport.peek();
     if (close(from, to) || prefersStill()) {
       this.viewport.value = to;
@@ -400,13 +404,21 @@ export class GraphController {
 
   /** A gesture took over. */
   moved(view: Viewport): void {
-    cancelAnimationFrame(this.gliding);
+    this.halt();
     this.viewport.value = view;
+  }
+
+  private halt(): void {
+    if (this.gliding) cancelAnimationFrame(this.gliding);
+    this.gliding = 0;
   }
 }
 
+/** Where there are no frames, or none are wanted, things are where they go at once. */
 function prefersStill(): boolean {
-  return typeof matchMedia !== "undefined" && matchMedia("(prefers-reduced-motion: reduce)").matches;
+  return (
+    typeof requestAnimationFrame === "undefined" || matchMedia("(prefers-reduced-motion: reduce)").matches
+  );
 }
 
 /** The edges of the graph that come into an item from outside it, or leave it. */

@@ -1,0 +1,384 @@
+import { afterEach, describe, expect, it } from "vitest";
+import { graphOf, nextMatch, releaseGraph } from "../src/graph/controller";
+import { buildHierarchy, canOpen, countClosed, drawnItems, type Item } from "../src/graph/hierarchy";
+import { openAtFirst } from "../src/graph/opening";
+import { findItems } from "../src/graph/search";
+import { categoryOf, formOf, hintOf, labelOf, nameOf, outputShape, timesOf } from "../src/graph/words";
+import type { Store } from "../src/state/store";
+import type { Graph } from "../src/state/synced";
+import { chain, Draft, densenet, flat, resnet, storeOf, transformer, unet } from "./graphs";
+
+const item = (graph: Graph, id: string) => buildHierarchy(graph).items.get(id) as Item;
+
+describe("the hierarchy", () => {
+  it("folds identical siblings into one item that stands for the last of them", () => {
+    const fold = item(transformer(12), "fold:model.h.0");
+    expect(fold.children).toHaveLength(12);
+    expect(fold.rep).toBe("model.h.11");
+    expect(timesOf(fold)).toBe(12);
+    expect(nameOf(fold)).toBe("h.0 … 11");
+  });
+
+  it("lets a group stand for identical siblings that are all it holds", () => {
+    const d = new Draft();
+    let x = d.input([1, 4]);
+    d.group("layers", "Sequential", () => {
+      for (let at = 0; at < 6; at++) x = d.group(`${at}`, "Block", () => d.module("fc", "Linear", x), 6);
+    });
+    const layers = item(d.done(), "layers");
+    expect(layers.children.map((child) => child.kind)).toEqual(Array(6).fill("group"));
+    expect(timesOf(layers)).toBe(6);
+  });
+
+  it("keeps two identical siblings apart: they are quicker seen than unfolded", () => {
+    const d = new Draft();
+    let x = d.input([1, 4]);
+    for (let at = 0; at < 2; at++) x = d.group(`b${at}`, "Block", () => d.module("fc", "Linear", x), 2);
+    expect(buildHierarchy(d.done()).root.children.map((child) => child.id)).toEqual(["input", "b0", "b1"]);
+  });
+
+  it("lifts an edge to every level that it passes", () => {
+    const hierarchy = buildHierarchy(resnet());
+    const between = (id: string) => (hierarchy.items.get(id) as Item).level;
+    const names = (id: string) => {
+      const { children } = hierarchy.items.get(id) as Item;
+      return between(id).edges.map(
+        ({ source, target }) => `${children[source]?.id ?? "in"}>${children[target]?.id ?? "out"}`,
+      );
+    };
+    expect(names("layer1")).toEqual(["in>layer1.0", "layer1.0>layer1.1", "layer1.1>out"]);
+    expect(names("layer1.0")).toContain("in>layer1.0/add");
+    expect(names("")).toContain("maxpool>layer1");
+    expect(between("layer1").entries).toEqual(["maxpool"]);
+  });
+
+  it("gives a group that reads many tensors one entry for all of them", () => {
+    const block = item(densenet(12), "block.layer9");
+    expect(block.level.entries).toEqual(["*"]);
+  });
+
+  it("places what no group lists under the root, in order of execution", () => {
+    const graph = chain(2);
+    (graph.groups[0] as { children: string[] }).children = ["conv1"];
+    expect(buildHierarchy(graph).root.children.map((child) => child.id)).toEqual([
+      "input",
+      "conv0",
+      "conv1",
+      "output",
+    ]);
+  });
+
+  it("survives a graph without any group, unknown ends and edges to itself", () => {
+    const graph = { ...chain(2), groups: [] };
+    graph.edges = [
+      ...graph.edges,
+      { source: "conv0", target: "conv0", shape: [] },
+      { source: "?", target: "conv1", shape: [] },
+    ];
+    expect(buildHierarchy(graph).root.children).toHaveLength(4);
+  });
+
+  it("cuts a level of thousands into parts of parts, each short", () => {
+    const { items } = buildHierarchy(flat(5000));
+    for (const one of items.values()) expect(one.children.length).toBeLessThanOrEqual(60);
+    expect([...items.values()].filter((one) => one.kind === "node")).toHaveLength(5003);
+  });
+});
+
+describe("the groups that are open at first", () => {
+  const opened = (graph: Graph) => {
+    const { root } = buildHierarchy(graph);
+    const open = openAtFirst(root);
+    return { open: [...open], visible: countClosed(root, open) };
+  };
+
+  it("leaves the stages of a residual network closed", () => {
+    expect(opened(resnet(4, 2))).toEqual({ open: [], visible: 13 });
+  });
+
+  it("opens a group that hides the network", () => {
+    const d = new Draft("VGG");
+    let x = d.input([1, 3, 8, 8]);
+    x = d.group("features", "Sequential", () => {
+      for (let at = 0; at < 31; at++) x = d.module(`${at}`, at % 2 ? "ReLU" : "Conv2d", x);
+      return x;
+    });
+    d.output(d.module("classifier", "Linear", x));
+    expect(opened(d.done()).open).toEqual(["features"]);
+  });
+
+  it("opens a transformer as far as its folded blocks", () => {
+    const { open, visible } = opened(transformer(12));
+    expect(open).toEqual(["model"]);
+    expect(visible).toBeLessThanOrEqual(15);
+  });
+
+  it("never shows more than sixty", () => {
+    for (const graph of [flat(3000), transformer(96), resnet(12, 9), densenet(40)]) {
+      expect(opened(graph).visible).toBeLessThanOrEqual(60);
+    }
+  });
+});
+
+describe("the words on a card", () => {
+  it("names a module by the end of its path, with what is before a bare number", () => {
+    expect(nameOf(item(resnet(), "layer1.0.conv1"))).toBe("conv1");
+    expect(nameOf(item(resnet(), "layer1.0"))).toBe("layer1.0");
+    expect(nameOf(item(transformer(4), "model.h.0"))).toBe("h.0");
+    expect(nameOf(item(resnet(), "/flatten"))).toBe("flatten");
+  });
+
+  it("says of a group what is in it, or its class", () => {
+    expect(hintOf(item(resnet(), "layer1"))).toBe("2 blocks");
+    expect(hintOf(item(resnet(), "layer1.0"))).toBe("BasicBlock");
+  });
+
+  it("says which use of a module it is", () => {
+    expect(hintOf(item(resnet(), "layer1.0.relu@1"))).toBe("2nd use");
+  });
+
+  it("tells kinds apart by operation or class", () => {
+    const graph = resnet();
+    expect(categoryOf(item(graph, "conv1"))).toBe("conv");
+    expect(categoryOf(item(graph, "bn1"))).toBe("norm");
+    expect(categoryOf(item(graph, "relu"))).toBe("act");
+    expect(categoryOf(item(graph, "maxpool"))).toBe("pool");
+    expect(categoryOf(item(graph, "fc"))).toBe("linear");
+    expect(categoryOf(item(graph, "layer1"))).toBe("group");
+    expect(categoryOf(item(graph, "layer1.0/add"))).toBe("merge");
+    expect(categoryOf(item(transformer(4), "model.h.0.attn"))).toBe("attn");
+  });
+
+  it("draws plumbing slim, merges round and layers as cards", () => {
+    const graph = resnet();
+    expect(formOf(item(graph, "conv1"))).toBe("card");
+    expect(formOf(item(graph, "relu"))).toBe("slim");
+    expect(formOf(item(graph, "layer1.0/add"))).toBe("merge");
+    expect(formOf(item(graph, "avgpool"))).toBe("slim");
+    expect(formOf(item(graph, "layer1"))).toBe("card");
+  });
+
+  it("gives the shape of what leaves it without the batch axis", () => {
+    expect(outputShape(item(resnet(), "layer1"))).toEqual([64, 16, 16]);
+    expect(outputShape(item(resnet(), "output"))).toEqual([10]);
+  });
+
+  it("has a sentence for a screen reader", () => {
+    expect(labelOf(item(resnet(), "layer1.0.conv1"))).toBe("conv2d layer1.0.conv1, 64 × 16 × 16");
+    expect(labelOf(item(resnet(), "layer1"))).toBe("Sequential layer1, 64 × 16 × 16");
+    expect(labelOf(item(resnet(), "/flatten"))).toBe("flatten, 64");
+  });
+});
+
+describe("search", () => {
+  const found = (graph: Graph, text: string) => findItems(buildHierarchy(graph), text).map((one) => one.id);
+
+  it("matches names, types, operations and shapes, in order of execution", () => {
+    expect(found(resnet(), "maxpool")).toEqual(["maxpool"]);
+    expect(found(resnet(), "BasicBlock")).toHaveLength(8);
+    expect(found(resnet(), "max_pool")).toEqual(["maxpool"]);
+    for (const shape of ["64 × 32 × 32", "64x32x32", "64, 32, 32"]) {
+      expect(found(resnet(), shape)).toEqual(["conv1", "bn1", "relu"]);
+    }
+    expect(found(resnet(), "layer2 conv")).toEqual([
+      "layer2.0.conv1",
+      "layer2.0.conv2",
+      "layer2.0.downsample.0",
+      "layer2.1.conv1",
+      "layer2.1.conv2",
+    ]);
+  });
+
+  it("takes a regular expression between slashes, and an unfinished one as nothing yet", () => {
+    expect(found(resnet(), "/^layer[12]$/")).toEqual(["layer1", "layer2"]);
+    expect(found(resnet(), "/(")).toEqual([]);
+    expect(found(resnet(), "")).toEqual([]);
+  });
+});
+
+describe("the graph of a view", () => {
+  let store: Store | null = null;
+  afterEach(() => {
+    if (store) releaseGraph(store);
+  });
+
+  function view(graph: Graph) {
+    const page = storeOf(graph);
+    store = page.store;
+    const controller = graphOf(page.store);
+    controller.pane.value = { width: 700, height: 560 };
+    const place = (id: string) => {
+      const rect = controller.rectOf(controller.boxOf(id) as never);
+      return [rect.x, rect.y];
+    };
+    const toggle = (id: string) => controller.toggle(id);
+    const drawn = () => controller.drawing.value?.boxes.map((box) => box.item.id) ?? [];
+    return { ...page, graph: controller, place, toggle, drawn };
+  }
+
+  it("keeps the group that opens and closes where it is", () => {
+    const { place, toggle } = view(resnet(4, 3));
+    for (const path of [["layer3"], ["layer3", "layer3.0"], ["layer2"], ["layer3"]]) {
+      const id = path[path.length - 1] as string;
+      const before = place(id);
+      toggle(id);
+      expect(place(id)).toEqual(before);
+    }
+  });
+
+  it("puts everything back when what was opened closes", () => {
+    const { graph, toggle } = view(resnet());
+    const before = graph.drawing.value;
+    toggle("layer2");
+    expect(graph.drawing.value?.boxes.length).toBeGreaterThan(before?.boxes.length ?? 0);
+    toggle("layer2");
+    expect(graph.drawing.value).toEqual(before);
+    expect(graph.origin.value).toEqual([0, 0]);
+  });
+
+  it("draws the same objects again for a new run of the same graph, open groups and all", () => {
+    const { graph, synced, toggle } = view(resnet());
+    toggle("layer2");
+    const before = graph.drawing.value;
+    synced.graph.value = resnet();
+    expect(graph.drawing.value).toBe(before);
+  });
+
+  it("keeps what is open when the graph changes a little, and begins anew for another model", () => {
+    const { synced, store: page, drawn } = view(resnet());
+    page.view.open.value = new Set(["layer2"]);
+    synced.graph.value = resnet(3);
+    expect([...page.view.open.value]).toEqual(["layer2"]);
+    expect(drawn()).not.toContain("layer4");
+    synced.graph.value = transformer(12);
+    expect([...page.view.open.value]).toEqual(["model"]);
+  });
+
+  it("wears the ring on the closed group that holds the selected layer", () => {
+    const { graph, synced, toggle } = view(resnet());
+    graph.select(graph.itemOf("layer2") as Item);
+    expect(graph.ring.value).toEqual({ id: "layer2", exact: true });
+    expect(synced.selection.value.layer).toBe("layer2");
+    toggle("layer2");
+    graph.select(graph.itemOf("layer2.1") as Item);
+    toggle("layer2");
+    expect(graph.ring.value).toEqual({ id: "layer2", exact: false });
+  });
+
+  it("opens what hides a layer that was selected elsewhere, and shows it", () => {
+    const { synced, drawn, graph } = view(resnet());
+    synced.select({ layer: "layer3.1.conv2" });
+    expect(drawn()).toContain("layer3.1.conv2");
+    expect(graph.ring.value).toEqual({ id: "layer3.1.conv2", exact: true });
+  });
+
+  it("selects the last block for a stack of identical ones", () => {
+    const { graph, synced } = view(transformer(12));
+    graph.select(graph.itemOf("fold:model.h.0") as Item);
+    expect(synced.selection.value.layer).toBe("model.h.11");
+    expect(graph.ring.value).toEqual({ id: "fold:model.h.0", exact: true });
+  });
+
+  it("goes from match to match, around, opening what is closed", () => {
+    const { store: page, graph, drawn } = view(resnet());
+    page.view.search.value = "downsample.0";
+    expect(graph.matches.value.map((one) => one.id)).toEqual([
+      "layer2.0.downsample.0",
+      "layer3.0.downsample.0",
+      "layer4.0.downsample.0",
+    ]);
+    expect(graph.matchesInside.value.get("layer2")).toBe(1);
+    nextMatch(page);
+    expect(drawn()).toContain("layer2.0.downsample.0");
+    nextMatch(page);
+    expect(drawn()).toContain("layer3.0.downsample.0");
+    nextMatch(page, -1);
+    expect(graph.match.value).toBe(0);
+    nextMatch(page, -1);
+    expect(graph.match.value).toBe(2);
+    page.view.search.value = "conv";
+    expect(graph.match.value).toBe(-1);
+  });
+
+  it("lights the edges of the node under the pointer, and its neighbours", () => {
+    const { store: page, graph, toggle } = view(resnet());
+    toggle("layer1");
+    toggle("layer1.0");
+    page.view.hoveredNode.value = "layer1.0/add";
+    expect([...graph.lit.value.near].sort()).toEqual(["layer1.0.bn2", "layer1.0.relu@1", "maxpool"]);
+    expect([...graph.lit.value.segments].some((segment) => segment.kind === "skip")).toBe(true);
+    page.view.hoveredNode.value = null;
+    expect(graph.lit.value.segments.size).toBe(0);
+  });
+
+  it("finds producers, consumers and what is beside", () => {
+    const { graph, toggle } = view(resnet());
+    toggle("layer2");
+    toggle("layer2.0");
+    const of = (id: string) => graph.itemOf(id) as Item;
+    expect(graph.neighbours(of("layer2.0/add"), "incoming").map((one) => one.id)).toEqual([
+      "layer2.0.bn2",
+      "layer2.0.downsample",
+    ]);
+    expect(
+      graph
+        .neighbours(of("layer1"), "outgoing")
+        .map((one) => one.id)
+        .sort(),
+    ).toEqual(["layer2.0.conv1", "layer2.0.downsample"]);
+    expect(graph.beside(of("layer2.0.relu"), 1)?.id).toBe("layer2.0.downsample");
+    expect(graph.beside(of("layer2.0.downsample"), -1)?.parent?.id).toBe("layer2.0");
+    expect(graph.beside(of("conv1"), 1)).toBeNull();
+  });
+
+  it("opens a group with an only child together with it", () => {
+    const d = new Draft();
+    const x = d.input([1, 4]);
+    const y = d.group("outer", "Wrapper", () =>
+      d.group("inner", "Sequential", () => d.module("1", "Linear", d.module("0", "Linear", x))),
+    );
+    let z = y;
+    for (let at = 0; at < 8; at++) z = d.module(`fc${at}`, "Linear", z);
+    d.output(z);
+    const { toggle, drawn, store: page } = view(d.done());
+    page.view.open.value = new Set();
+    toggle("outer");
+    expect(drawn()).toContain("outer.inner.0");
+  });
+
+  it("closes what was opened first when more than two hundred would be drawn", () => {
+    const { graph, store: page, toggle } = view(resnet(6, 20));
+    const stages = [1, 2, 3, 4, 5, 6].map((stage) => `layer${stage}`);
+    for (const stage of stages) {
+      toggle(stage);
+      for (const block of (graph.itemOf(stage) as Item).children.filter(canOpen).slice(0, 8))
+        toggle(block.id);
+    }
+    expect(
+      countClosed((graph.hierarchy.value as { root: Item }).root, page.view.open.value),
+    ).toBeLessThanOrEqual(200);
+    expect(page.view.open.value.has("layer6")).toBe(true);
+  });
+
+  it("asks for thumbnails of the cards that are drawn, not of plumbing or open groups", () => {
+    const { graph, toggle } = view(resnet());
+    expect(graph.stripIds()).toEqual(["conv1", "maxpool", "layer1", "layer2", "layer3", "layer4", "fc"]);
+    toggle("layer1");
+    expect(graph.stripIds()).toContain("layer1.0");
+    expect(graph.stripIds()).not.toContain("layer1");
+  });
+
+  it("begins at the top of a tall network, at a scale that can be read, and then fits all of it", () => {
+    const { graph } = view(chain(40));
+    expect(graph.viewport.value.k).toBeGreaterThanOrEqual(0.7);
+    const top = graph.rectOf(graph.boxOf("input") as never);
+    expect(graph.viewport.value.y + graph.viewport.value.k * top.y).toBeCloseTo(20);
+  });
+
+  it("draws every item once", () => {
+    const { drawn } = view(unet());
+    expect(new Set(drawn()).size).toBe(drawn().length);
+    const hierarchy = buildHierarchy(unet());
+    expect(drawnItems(hierarchy, new Set()).map((one) => one.id)).toEqual(drawn());
+  });
+});
