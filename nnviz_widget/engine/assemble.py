@@ -16,6 +16,7 @@ from nnviz_widget.engine.details import module_detail, op_detail
 from nnviz_widget.engine.failure import line_label
 from nnviz_widget.engine.flops import flops_of
 from nnviz_widget.engine.graph import Edge, Graph, Group, Node, fold_siblings
+from nnviz_widget.engine.recording import STATE
 from nnviz_widget.engine.vocabulary import words
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["assemble"]
 
-_STATE = frozenset({"parameter", "buffer"})
+#: Kinds of operations that are kinds of nodes as well.
+_KINDS = frozenset({"input", "constant", "output"})
 #: Operations that apply weights: the parameters and buffers that they are called with stand inside their
 #: node.
 _APPLY_WEIGHTS = words(
@@ -75,8 +77,7 @@ class _Drawing:
         self._count_groups()
         if recording.complete:
             self._mark_unused()
-        elif recording.failed:
-            self._mark_failed()
+        self._mark_failed()
         fold_siblings(self.graph)
 
     # -- nodes ----------------------------------------------------------------------------------------------
@@ -85,7 +86,7 @@ class _Drawing:
         for child in frame.children:
             if isinstance(child, int):
                 op = self.ops[child]
-                if op.kind not in _STATE:
+                if op.kind not in STATE:
                     self._add_data_sources([op], group)
                     self._add(self._op_node(op, frame), group)
             elif child.leaf:
@@ -118,7 +119,7 @@ class _Drawing:
         for op in ops:
             for ref in op.inputs:
                 source = self.ops[ref.op]
-                if source.kind in _STATE and source.node not in self.nodes and self._is_data(source, op):
+                if source.kind in STATE and source.node not in self.nodes and self._is_data(source, op):
                     node = self._node(
                         source.node, (source.name, 0), (source.kind, "constant"), [source], source.outputs
                     )
@@ -136,20 +137,20 @@ class _Drawing:
         return not (op.name in _SCALE_OR_SHIFT and vector and source.kind == "parameter")
 
     def _op_node(self, op: Op, frame: Frame) -> Node:
-        kind = {"call": "op", "decision": "op", "failure": "op", "identity": "op"}.get(op.kind, op.kind)
+        kind = op.kind if op.kind in _KINDS else "op"
         if op.node.startswith("const:"):
             kind = "constant"
         outputs = op.outputs[: len(op.outputs) - len(op.aliases)]
-        word = op.kind if op.kind in {"input", "output", "constant"} else op.name
+        word = op.kind if op.kind in _KINDS else op.name
         node = self._node(op.node, (frame.path, frame.call), (word, kind), [op], outputs)
-        node.detail = op_detail(op) if kind in {"op", "constant"} else op.name
+        node.detail = op.name if op.kind in {"input", "output"} else op_detail(op)
         weights = [source.name for ref in op.inputs if (source := self.ops[ref.op]).kind == "parameter"]
         node.params = self._count([name for name in weights if f"const:{name}" not in self.nodes], node)
         return node
 
     def _leaf_node(self, frame: Frame, ops: list[Op]) -> Node:
-        calls = [op for op in ops if op.kind not in {*_STATE, "constant"}]
-        main = ops[-1] if not calls else calls[-1]
+        calls = [op for op in ops if op.kind not in {*STATE, "constant"}]
+        main = calls[-1] if calls else ops[-1]
         if len(calls) > 1:
             main = max(reversed(calls), key=lambda op: flops_of(op, self.ops))
         specs = [self.ops[ref.op].outputs[ref.port] for ref in frame.outputs]
@@ -196,13 +197,13 @@ class _Drawing:
         drawn: set[tuple[Ref, str]] = set()
         for op in self.ops:
             target = self.nodes.get(op.node)
-            if target is None or op.kind in _STATE:
+            if target is None or op.kind in STATE:
                 continue
             for ref in op.inputs:
                 source = self.ops[ref.op]
                 if source.node == op.node or source.node not in self.nodes or (ref, op.node) in drawn:
                     continue
-                if source.kind in _STATE and not self._is_data(source, op):
+                if source.kind in STATE and not self._is_data(source, op):
                     continue
                 drawn.add((ref, op.node))
                 shape = source.outputs[ref.port].shape
@@ -235,13 +236,13 @@ class _Drawing:
                 node.status = "unused"
 
     def _mark_failed(self) -> None:
+        """Mark the nodes that raised, and the groups around the one that ended the run."""
+        for op in self.ops:
+            if op.kind == "failure" and op.node in self.nodes:
+                self.nodes[op.node].status = "failed"
+        last = self.nodes.get(self.recording.failed)
         groups = {group.id: group for group in self.graph.groups}
-        node = self.nodes.get(self.recording.failed)
-        if node is None:
-            return
-        node.status = "failed"
-        group = groups[node.parent]
-        group.status = "failed"
-        while group.id:
-            group = groups[group.parent]
-            group.status = "failed"
+        parent = last.parent if last is not None else None
+        while parent is not None:
+            groups[parent].status = "failed"
+            parent = groups[parent].parent if parent else None

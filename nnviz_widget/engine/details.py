@@ -84,6 +84,8 @@ def op_detail(op: Op) -> str:
     """Describe an operation by the plain arguments it was called with."""
     if op.kind == "decision" and op.func is not None:
         return traits_of(op.func).reads
+    if op.kind == "constant":
+        return "from numpy" if "numpy" in op.unsafe else ""
     if op.name in {"getitem", "setitem"} and len(op.args) > 1:
         return _index(op.args[1])[:_LONGEST]
     shown = [_plain(value) for value in op.args[1:] if _is_plain(value)]

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from nnviz_widget.engine.recording import Op
+from nnviz_widget.engine.recording import STATE
 from nnviz_widget.errors import ModelError
 
 if TYPE_CHECKING:
     from types import FrameType
 
     from nnviz_widget.engine.recorder import _Recorder
-    from nnviz_widget.engine.recording import Frame, Recording
+    from nnviz_widget.engine.recording import Recording
 
 __all__ = ["line_label", "model_error", "shape_label", "user_line"]
 
@@ -78,34 +78,27 @@ def model_error(recorder: _Recorder, error: Exception, recording: Recording) -> 
     """Finish the partial recording with the node that failed, and say what happened there."""
     from nnviz_widget.engine.trace import Trace  # noqa: PLC0415 - a trace knows recordings, not the reverse
 
-    op, frame = _culprit(recorder, error)
-    recorder.tape.place(op, frame)
-    recorder.settle(frame)
+    op = recorder.fail(error, recorder.tape.frame)
+    recorder.settle(recorder.tape.frame)
     recording.failed = op.node
-    shapes = tuple(shape_label(recorder.tape.ops[ref.op].outputs[ref.port].shape) for ref in op.inputs)
+    given = [
+        (recorder.tape.ops[ref.op].kind, recorder.tape.ops[ref.op].outputs[ref.port]) for ref in op.inputs
+    ]
+    shapes = tuple(shape_label(spec.shape) for kind, spec in given if kind not in STATE)
+    weights = [shape_label(spec.shape) for kind, spec in given if kind in STATE]
+    hint = f"Shapes that reached it: {', '.join(shapes)}" if shapes else ""
+    hint += f"; its weights: {', '.join(weights)}" if hint and weights else ""
     source = line_label(_raising_line(error) or op.source)
     where = f" in {op.node}" if op.node else ""
     where += f" ({source})" if source else ""
     return ModelError(
-        f"The model raised {type(error).__name__}{where}: {error}",
-        hint=f"Shapes that reached it: {', '.join(shapes)}." if shapes else "",
+        f"The model raised {type(error).__name__}{where}: {str(error).strip().rstrip('.')}.",
+        hint=f"{hint}." if hint else "",
         source=source,
         node=op.node,
         shapes=shapes,
         trace=Trace(recording),
     )
-
-
-def _culprit(recorder: _Recorder, error: Exception) -> tuple[Op, Frame]:
-    """Return the operation that raised; where none did, one that stands for the module's own `raise`."""
-    chain: list[BaseException | None] = [error, error.__cause__, error.__context__]
-    if recorder.tape.failed is not None and any(recorder.tape.failed[0] is link for link in chain):
-        return recorder.tape.failed[1:]
-    frame = recorder.tape.frame
-    if recorder.failed is not None and any(recorder.failed[0] is link for link in chain):
-        frame = recorder.failed[1]
-    op = Op(0, "failure", "raise", None, (), {}, frame.inputs, source=frame.source)
-    return op, frame
 
 
 def _raising_line(error: BaseException) -> tuple[str, int] | None:

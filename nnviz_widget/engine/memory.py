@@ -43,7 +43,9 @@ class Memory:
         self._foreign: dict[int, object] = {}
         self._cells: dict[int, list[Cell]] = {}
         self._kept: dict[Ref, Cell] = {}
+        #: Private copy of each diverted storage, and the way back.
         self._private: dict[int, Tensor] = {}
+        self._origin: dict[int, int] = {}
         self._stand_ins: dict[int, tuple[Tensor, Tensor]] = {}
         #: True once some tensor has a stand-in: only then need arguments be looked through for them.
         self.diverted = False
@@ -94,13 +96,14 @@ class Memory:
                     yield tensor
 
     def overlapping(self, written: Tensor) -> list[Tensor]:
-        """List the other tensors alive that share memory with `written`."""
+        """List the other tensors alive that share memory with `written`, or whose stand-ins do."""
         key = storage_key(written)
-        if not key or len(self._living.get(key, ())) < 2:
+        origin = self._origin.get(key, 0)
+        if not key or len(self._living.get(key, ())) + bool(origin) < 2:
             return []
         low, high = _span(written)
         found = []
-        for tensor in self._alive(key):
+        for tensor in [*self._alive(key), *self._alive(origin)]:
             start, end = _span(tensor)
             if tensor is not written and start < high and low < end:
                 found.append(tensor)
@@ -110,16 +113,17 @@ class Memory:
 
     def keep(self, tensor: Tensor) -> Cell:
         """Keep what `tensor` holds now, whatever is written into its memory later."""
-        key = storage_key(tensor)
+        entry = self._values.get(id(tensor))
+        known = entry is not None and entry[0]() is tensor
+        key = entry[2] if entry is not None and known else storage_key(tensor)
         cells = self._cells.setdefault(key, [])
         for cell in cells:
             if cell.tensor is tensor:
                 return cell
         cell = Cell(tensor)
         cells.append(cell)
-        ref = self.find(tensor)
-        if ref is not None:
-            self._kept[ref] = cell
+        if entry is not None and known:
+            self._kept[entry[1]] = cell
         return cell
 
     def kept(self, ref: Ref) -> Cell | None:
@@ -170,6 +174,7 @@ class Memory:
             flat = self._private.get(key)
             if flat is None:
                 flat = self._private[key] = _over(_copy(tensor.untyped_storage()), tensor)
+                self._origin[storage_key(flat)] = key
         if flat.dtype == tensor.dtype:
             # A view of one flat tensor, so that autograd sees writes through one view in all others.
             view = flat.as_strided(tensor.size(), tensor.stride(), tensor.storage_offset())

@@ -23,8 +23,8 @@ from torch.utils._pytree import tree_map
 from nnviz_widget.engine.activations import version_of
 from nnviz_widget.engine.failure import model_error, user_line
 from nnviz_widget.engine.memory import Kept
-from nnviz_widget.engine.recording import Frame, Op, Recording, Ref, tensors_of
-from nnviz_widget.engine.tape import STATE, Stop, Tape, spec_of
+from nnviz_widget.engine.recording import STATE, Frame, Op, Recording, Ref, tensors_of
+from nnviz_widget.engine.tape import Stop, Tape, spec_of
 from nnviz_widget.errors import NNVizError, OutOfMemoryError
 
 if TYPE_CHECKING:
@@ -121,8 +121,8 @@ class _Recorder:
                         owned[id(tensor)] = (f"{path}.{name}" if path else name, kind)
                         self.tensors.append(tensor)
         self.tape = Tape(self.root, owned, kept=kept, stop_at=stop_at, check=self.check, seed=seed)
-        #: The module call that the last exception left first.
-        self.failed: tuple[BaseException, Frame] | None = None
+        #: The last exception that left a module call, and the operation that raised it.
+        self.failed: tuple[BaseException, Op] | None = None
         self._progress = progress
         self._thread = threading.get_ident()
         self._begun = 0
@@ -217,6 +217,12 @@ class _Recorder:
         if threading.get_ident() != self._thread:
             return
         self.check()
+        find = self.memory.find
+        given: tuple[Any, ...] = args
+        if len(args) != 1 or kwargs or type(args[0]) is not torch.Tensor:
+            given = tuple([tensor for _, tensor in tensors_of((args, kwargs))])
+        # What nobody made so far is a constant of the caller's, not of the module that it is given to.
+        inputs = tuple([find(tensor) or self._constant(tensor) for tensor in given])
         parent = self.tape.frame
         if module is self.module and self._begun == 0:
             frame = self.root
@@ -227,19 +233,19 @@ class _Recorder:
             frame = Frame(module, path, call, parent)
             parent.children.append(frame)
             parent.called = True
-        self._begun += 1
+        frame.inputs = inputs
+        frame.first = len(self.tape.ops)
         frame.error = sys.exc_info()[1]
         # A container of torch's own runs its parts on behalf of whoever called it.
         frame.source = parent.source if parent.torchs and parent.parent else user_line(sys._getframe(1))
-        find = self.memory.find
-        if len(args) == 1 and not kwargs and type(args[0]) is torch.Tensor:  # nearly always
-            ref = find(args[0])
-            frame.inputs = (ref,) if ref is not None else ()
-        else:
-            frame.inputs = self._refs([tensor for _, tensor in tensors_of((args, kwargs))])
         self.tape.frame = frame
+        self._begun += 1
         if self._progress is not None:
             self._progress(min(self._begun, len(self._paths)), len(self._paths))
+
+    def _constant(self, tensor: Tensor) -> Ref:
+        with torch._C.DisableTorchFunction():
+            return self.tape.ref(tensor)
 
     def _refs(self, tensors: list[Tensor]) -> tuple[Ref, ...]:
         """Return the values of those tensors that were made or seen in this run."""
@@ -265,45 +271,55 @@ class _Recorder:
         self.tape.frame = frame.parent or frame
         error = sys.exc_info()[1]
         if error is not None and error is not frame.error:
-            if self.failed is None or self.failed[0] is not error:
-                self.failed = (error, frame)
+            self.fail(error, frame)
             self.settle(frame)
             return None
         self.check()
         with torch._C.DisableTorchFunction():
             return self._left(frame, output)
 
+    def fail(self, error: BaseException, frame: Frame) -> Op:
+        """Take down the operation that raised; where none did, one that stands for the module's `raise`."""
+        if self.failed is not None and _caused(error, self.failed[0]):
+            return self.failed[1]
+        if self.tape.failed is not None and _caused(error, self.tape.failed[0]):
+            _, op, frame = self.tape.failed
+        else:
+            op = Op(0, "failure", "raise", None, (), {}, frame.inputs, source=frame.source)
+        op.kind = "failure"
+        self.tape.place(op, frame)
+        self.failed = (error, op)
+        return op
+
     def settle(self, frame: Frame) -> None:
         """Decide whether a call is one node; then all that ran in it belongs to that node."""
         frame.leaf = frame.looks_like_leaf()
-        if frame.leaf:
+        if frame.leaf and not frame.solo:
             for child in frame.children:
                 op = self.tape.ops[child]  # type: ignore[index]  # a leaf has called no module
                 if op.kind not in STATE:
-                    if not frame.solo:
-                        self.kept.drop(op.node)
+                    self.kept.drop(op.node)
+                    self.tape.refs.pop(op.node, None)
                     op.node = frame.id
 
     def _left(self, frame: Frame, output: Any) -> Any:
         """Take down what a call gave; return what its caller shall get, or None for just that."""
         result = None
-        one = type(output) is torch.Tensor
-        tensors = [output] if one else [tensor for _, tensor in tensors_of(output)]
         self.settle(frame)
-        if frame.leaf and tensors:
-            result = self._pass_through(frame, output, tensors)
-            tensors = [result] if result is not None else tensors
+        if type(output) is torch.Tensor:
+            tensors = [output]
+        else:
+            tensors = [self.memory.current(tensor) for _, tensor in tensors_of(output)]
         frame.outputs = self._refs(tensors)
+        if frame.leaf and tensors and not any(ref.op >= frame.first for ref in frame.outputs):
+            result = self._pass_through(frame, output, tensors)
         if tensors:
-            self.tape.made(frame.id, self.memory.current(tensors[0]))
+            self.tape.made(frame.id, result if result is not None else self.memory.current(tensors[0]))
         return result
 
     def _pass_through(self, frame: Frame, output: Any, tensors: list[Tensor]) -> Tensor | None:
         """Give a leaf an operation of its own where none that ran in it made its output."""
-        refs = self._refs(tensors)
-        inside = set(frame.children)
-        if any(ref.op in inside for ref in refs):
-            return None
+        refs = frame.outputs
         specs = tuple(spec_of(tensor) for tensor in tensors)
         op = Op(0, "identity", "identity", None, refs, {}, refs, specs, frame.id, source=frame.source)
         result = None
@@ -320,7 +336,12 @@ class _Recorder:
         frame.children.append(op.index)
         for port, tensor in enumerate(tensors):
             self.memory.bind(tensor, Ref(op.index, port))
+        frame.outputs = self._refs(tensors)
         return result
+
+
+def _caused(error: BaseException, by: BaseException) -> bool:
+    return by is error or by is error.__cause__ or by is error.__context__
 
 
 def _nothing() -> None:

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
     from nnviz_widget.engine.graph import Graph
 
-__all__ = ["Alias", "Frame", "Layout", "Op", "Recording", "Ref", "Spec", "tensors_of"]
+__all__ = ["STATE", "Alias", "Frame", "Layout", "Op", "Recording", "Ref", "Spec", "tensors_of"]
 
+#: Kinds of sources that belong to the model and are read by name.
+STATE = frozenset({"parameter", "buffer"})
 #: Shape, strides and storage offset.
 Layout: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], int]
 
@@ -122,8 +124,8 @@ class Frame:
     """One call of a module while it runs: where it stands, what ran in it, what came out."""
 
     __slots__ = (
-        "call", "called", "children", "counts", "error", "id", "inputs", "leaf", "module", "outputs",
-        "parent", "path", "solo", "source", "torchs",
+        "call", "called", "children", "counts", "error", "first", "id", "inputs", "leaf", "module",
+        "outputs", "parent", "path", "solo", "source", "torchs",
     )  # fmt: skip
 
     def __init__(self, module: nn.Module, path: str, call: int, parent: Frame | None) -> None:
@@ -136,6 +138,8 @@ class Frame:
         self.children: list[int | Frame] = []
         #: How often each operation ran directly in here.
         self.counts: dict[str, int] = {}
+        #: Number of the first operation in here.
+        self.first = 0
         self.inputs: tuple[Ref, ...] = ()
         self.outputs: tuple[Ref, ...] = ()
         self.leaf = False

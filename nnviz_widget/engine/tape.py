@@ -27,10 +27,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["STATE", "Stop", "Tape", "spec_of"]
+__all__ = ["Stop", "Tape", "spec_of"]
 
-#: Kinds of sources that belong to the model and are read by name.
-STATE = frozenset({"parameter", "buffer"})
 _PLAIN = frozenset(
     {int, float, bool, str, type(None), torch.dtype, torch.device, torch.layout, torch.Size, type(...)}
 )
@@ -93,6 +91,7 @@ class Tape(TorchFunctionMode):
         self.stopped: Tensor | None = None
         self.failed: tuple[BaseException, Op, Frame] | None = None
         self._owned = owned
+        self._left_torch = ""
         #: Parameters and buffers in use, by the number of the operation that stands for each.
         self._state: dict[int, Tensor] = {}
         self._stop_at = stop_at
@@ -117,11 +116,14 @@ class Tape(TorchFunctionMode):
 
     def place(self, op: Op, frame: Frame) -> None:
         """Add an operation to a module call, and name its node after both."""
-        count = frame.counts.get(op.name, 0)
-        frame.counts[op.name] = count + 1
-        op.node = f"{frame.id}/{op.name}#{count}" if count else f"{frame.id}/{op.name}"
-        if not op.inputs and op.kind == "call":
-            op.node = f"const:{op.node}"  # zeros, arange, ...: made from nothing
+        if frame.solo:
+            op.node = frame.id
+        else:
+            count = frame.counts.get(op.name, 0)
+            frame.counts[op.name] = count + 1
+            op.node = f"{frame.id}/{op.name}#{count}" if count else f"{frame.id}/{op.name}"
+            if not op.inputs and op.kind == "call":
+                op.node = f"const:{op.node}"  # zeros, arange, ...: made from nothing
         op.index = len(self.ops)
         self.ops.append(op)
         frame.children.append(op.index)
@@ -153,10 +155,12 @@ class Tape(TorchFunctionMode):
         # What runs in a module of torch's own was run by whoever called that.
         source = frame.source if frame.torchs else user_line(sys._getframe(2))
         op = Op(0, "call", traits.name, func, source=source)
-        op.args = tuple([self._encode(value, inputs) for value in args])
+        encode = self._encode
+        op.args = tuple([value if type(value) in _PLAIN else encode(value, inputs) for value in args])
         if kwargs:
             op.kwargs = {
-                key: self._encode(value, [] if key == "out" else inputs) for key, value in kwargs.items()
+                key: value if type(value) in _PLAIN else encode(value, [] if key == "out" else inputs)
+                for key, value in kwargs.items()
             }
         op.inputs = tuple(inputs)
         written: list[Tensor] = []
@@ -181,7 +185,9 @@ class Tape(TorchFunctionMode):
         if traits.reads and inputs:
             op.kind = "decision"
             reads = f"Python reads a value here ({traits.reads})"
-            op.unsafe = "the data leaves torch here" if traits.exposes else reads
+            op.unsafe = "the data leaves torch here (numpy)" if traits.exposes else reads
+            # From here on, what comes from nowhere may have been computed from it.
+            self._left_torch = f"may have come back from {'numpy' if traits.exposes else 'Python'}"
             self.place(op, frame)
         return result
 
@@ -302,12 +308,12 @@ class Tape(TorchFunctionMode):
 
     def _encode(self, value: Any, inputs: list[Ref]) -> Any:
         """Replace tensors by references, at any depth of tuples, lists, dicts and slices."""
-        if type(value) in _PLAIN:
-            return value
         if isinstance(value, torch.Tensor):
-            ref = self.ref(value)
+            ref = self.memory.find(value) or self.ref(value)
             inputs.append(ref)
             return ref
+        if type(value) in _PLAIN:
+            return value
         if isinstance(value, (tuple, list)):
             parts = [self._encode(part, inputs) for part in value]
             return parts if isinstance(value, list) else tuple(parts)
@@ -344,6 +350,8 @@ class Tape(TorchFunctionMode):
             name = f"{self.frame.id}/constant#{count}" if count else f"{self.frame.id}/constant"
         op = Op(0, kind, name, None, (), {}, (), (spec_of(tensor),), f"const:{name}")
         if kind == "constant":
+            op.node = self.frame.id if self.frame.solo else op.node
+            op.unsafe = self._left_torch
             op.source = user_line(sys._getframe(1))
             op.value = tensor
         else:

@@ -7,6 +7,7 @@ neither threads nor pages.
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -45,8 +46,6 @@ class Trace:
 
     Attributes
     ----------
-    graph : Graph
-        Nodes, edges and groups of the pass.
     output : object
         What the model returned, detached.
     inputs : tuple of Tensor
@@ -70,7 +69,8 @@ class Trace:
         budget: int | None = None,
         epoch: int = 0,
     ) -> None:
-        self.graph: Graph = recording.graph
+        self._recording = recording
+        self._drawing = threading.Lock()
         self.output: Any = recording.output
         self.args: tuple[Any, ...] = recording.args
         self.kwargs: dict[str, Any] = recording.kwargs
@@ -81,7 +81,6 @@ class Trace:
         self.consistent = recording.consistent
         self.complete = recording.complete
         self.epoch = epoch
-        self._items = {item.id: item for item in self.graph}
         self._module_path = module_path
         self._recompute = recompute
         self._activations = recording.activations
@@ -89,10 +88,13 @@ class Trace:
         self._activations.shrink()
 
     def __repr__(self) -> str:
-        return (
-            f"Trace({self.graph.model}: {len(self.graph.nodes)} nodes, {len(self.graph.groups)} groups, "
-            f"{self.seconds * 1e3:.1f} ms)"
-        )
+        return f"Trace({self.graph.model}, {len(self.graph.nodes)} nodes, {self.seconds * 1e3:.1f} ms)"
+
+    @property
+    def graph(self) -> Graph:
+        """Nodes, edges and groups of the pass; drawn when first asked for."""
+        with self._drawing:
+            return self._recording.graph
 
     def resolve(self, layer: str | nn.Module, call: int = 0) -> str:
         """Return the id of the node or group that `layer` names.
@@ -120,16 +122,17 @@ class Trace:
                 f"A layer is a dotted path, a node id or a module, not {type(layer).__name__} {layer!r}."
             )
         name = f"{path}@{call}" if call else path
-        if name in self._items or name in self._activations:
+        if name in self.refs or name in self._activations or name in self.graph:
             return name
-        if path in self._items:
-            uses = sum(item.path == path and item.kind == "module" for item in self.graph.nodes)
+        if path in self.graph:
+            uses = sum(node.path == path and node.kind == "module" for node in self.graph.nodes)
             uses = uses or sum(group.path == path for group in self.graph.groups)
             raise UnknownLayerError(
-                f"{path!r} ran {uses} time(s), so call={call} does not exist; calls count from 0."
+                f"{path!r} ran {max(uses, 1)} time(s), so call={call} does not exist.",
+                hint="Calls count from 0.",
             )
         raise UnknownLayerError(
-            f"No layer {path!r} ran in this pass.{nearest(path, self._items)}",
+            f"No layer {path!r} ran in this pass.{nearest(path, self.graph.ids())}",
             hint="trace.graph.ids() lists all of them.",
         )
 

@@ -1,0 +1,13 @@
+"""Shared by all tests: torchvision loads beside any build of torch, and each test starts from the same seed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests import torchvision_stub as torchvision_stub
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
