@@ -2,10 +2,10 @@
 
 Constraints:
 
-- One message may hold up to 1 MiB. Measured in JupyterLab, 800 KiB take 17 ms as one message and 24 ms as four:
-  a small frame that follows another waits for the acknowledgement of the first.
-- Above that, chunks of at most 512 KiB, because one socket carries everything that the notebook says. Measured,
-  4 MiB take 120 ms in these and 235 ms in chunks of 256 KiB.
+- One message may hold up to 1 MiB. Measured in JupyterLab, 800 KiB take 17 ms as one message and 24 ms as
+  four: a small frame that follows another waits for the acknowledgement of the first.
+- Above that, chunks of at most 512 KiB, because one socket carries everything that the notebook says.
+  Measured, 4 MiB take 120 ms in these and 235 ms in chunks of 256 KiB.
 - An array is split along its first axis only, so that a page can draw what it has; small arrays travel whole
   in the first chunk, because they say what the numbers of the big one mean.
 - Numbers are little-endian; 64-bit ones are narrowed, because no browser wants them.

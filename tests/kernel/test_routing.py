@@ -15,7 +15,7 @@ from tests.kernel.conftest import custom, is_idle
 
 pytestmark = pytest.mark.kernel
 
-MAPS = {"node": "0", "sample": 0, "max_side": 64}
+VALUES = {"node": "0", "sample": 0, "channel": 2}
 
 
 def answered_while_busy(kernel, rid, cell, release):
@@ -35,12 +35,11 @@ def answered_while_busy(kernel, rid, cell, release):
 
 def test_a_click_is_answered_with_the_numbers_of_the_model(kernel):
     kernel.explore()
-    answer = kernel.answer(kernel.click("maps", MAPS))
+    answer = kernel.answer(kernel.click("values", VALUES))
     content = custom(answer)
     arrays = unpack([(content["arrays"], answer["buffers"])])
-    assert arrays["tiles"].shape == (4, 8, 8)
-    expected = kernel.run("print(w.trace.activation('0')[0].amax((1, 2)).tolist())")
-    np.testing.assert_allclose(arrays["high"], eval(expected), rtol=1e-6)
+    expected = kernel.run("print(model[0](batch[:1])[0, 2].tolist())")
+    np.testing.assert_allclose(arrays["values"], eval(expected), rtol=1e-6)
     kernel.run("w.close()")
 
 
@@ -51,10 +50,10 @@ def test_a_click_is_answered_with_the_numbers_of_the_model(kernel):
 )
 def test_a_click_during_a_cell(kernel, release, before):
     kernel.explore()
-    kernel.answer(kernel.click("maps", MAPS))
+    kernel.answer(kernel.click("values", VALUES))
     cell = kernel.start(f"{before}\nprint('busy', flush=True)\nbusy_until({str(release)!r})")
     kernel.until(lambda m: m["msg_type"] == "stream" and "busy" in m["content"]["text"])
-    rid = kernel.click("maps", MAPS | {"node": "1"})
+    rid = kernel.click("values", VALUES | {"node": "1"})
     answered_while_busy(kernel, rid, cell, release)
     kernel.run("w.close()")
 
@@ -66,18 +65,18 @@ def test_a_click_during_the_very_cell_that_made_the_explorer(kernel, release):
     stream = kernel.until(lambda m: m["msg_type"] == "stream" and m["parent_header"].get("msg_id") == cell)
     kernel.comm = stream["content"]["text"].split()[0]
     kernel.open_page()
-    rid = kernel.click("maps", MAPS)
+    rid = kernel.click("values", VALUES)
     answered_while_busy(kernel, rid, cell, release)
     kernel.run("w.close()")
 
 
 def test_a_page_that_comes_back_is_heard(kernel, release):
     kernel.explore()
-    kernel.answer(kernel.click("maps", MAPS))
+    kernel.answer(kernel.click("values", VALUES))
     kernel.close_page()
     kernel.open_page()
     cell = kernel.start(f"busy_until({str(release)!r})")
-    answered_while_busy(kernel, kernel.click("maps", MAPS), cell, release)
+    answered_while_busy(kernel, kernel.click("values", VALUES), cell, release)
     kernel.run("w.close()")
 
 
@@ -96,7 +95,7 @@ def test_nonsense_from_the_page_stops_nothing_and_prints_nothing(kernel):
     ):
         kernel.say(content)
     kernel.say({"t": "visible", "view": "a", "visible": True})
-    kernel.answer(kernel.click("maps", MAPS))
+    kernel.answer(kernel.click("values", VALUES))
     said = [custom(message) for message in kernel.heard[start:] if custom(message)]
     assert next(message for message in said if message.get("rid") == "n1")["code"] == "bad_request"
     assert not [m for m in kernel.heard[start:] if m["msg_type"] in ("stream", "error", "display_data")]
@@ -106,7 +105,7 @@ def test_nonsense_from_the_page_stops_nothing_and_prints_nothing(kernel):
 def test_replies_leave_nothing_behind_on_the_comm(kernel):
     kernel.explore()
     for _ in range(10):
-        kernel.answer(kernel.click("maps", MAPS))
+        kernel.answer(kernel.click("values", VALUES))
     assert kernel.run("print(len(getattr(w.comm, '_reply_subshell_ids', {})))").split()[-1] == "0"
     kernel.run("w.close()")
 
