@@ -257,13 +257,15 @@ function Caption({ store }: { store: Store }) {
       ? `class ${className(store, chosen)}`
       : unit && `${layer} · ${place(store, unit.channel, unit.pixel)}`;
   const field = data?.field;
+  const none = data !== null && data.scale.magnitude === 0;
+  const how = none ? zeroGradient(data) : `gradient, ${overlay === "signed" ? "signed" : "absolute"}`;
   return (
     <div class="nn-caption">
       <p>
         saliency of <strong title={words ?? undefined}>{words}</strong>
       </p>
       <p class="nn-caption-how">
-        {overlay === "off" ? "hidden" : `gradient, ${overlay === "signed" ? "signed" : "absolute"}`}
+        {overlay === "off" ? "hidden" : how}
         {overlay !== "off" && field && ` · receptive field outlined${field.exact ? "" : " (at most)"}`}
       </p>
       <div class="nn-caption-row">
@@ -275,10 +277,15 @@ function Caption({ store }: { store: Store }) {
             view.overlay.value = choice;
           }}
         />
-        {data && overlay !== "off" && <Bar saliency={data} overlay={overlay} />}
+        {data && !none && overlay !== "off" && <Bar saliency={data} overlay={overlay} />}
       </div>
     </div>
   );
+}
+
+/** A unit that a ReLU holds at zero does not move with the input; that is an answer, not a failure. */
+function zeroGradient({ value }: Saliency): string {
+  return value === 0 ? "no gradient: this unit is off here" : "the gradient is zero everywhere";
 }
 
 function className(store: Store, index: number): string {
