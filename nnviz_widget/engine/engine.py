@@ -258,6 +258,8 @@ class Engine:
         from nnviz_widget.engine.tiles import tiles  # noqa: PLC0415  pictures are not always wanted
 
         self._resolve(trace, layer)
+        ran = {node.op for node in trace.graph.nodes}
+        options = {"series": "conv1d" in ran, "patches": "conv2d" in ran, **options}
         return self._call(lambda _: tiles(trace.activation(layer), sample, **options))
 
     def refresh(self) -> int:
@@ -268,8 +270,7 @@ class Engine:
         return self._call(lambda _: self._refresh())
 
     def paused(self) -> AbstractContextManager[None]:
-        """Hold the engine still: ``with engine.paused(): ...`` waits for the running job, and starts no
-        other.
+        """Hold the engine still: the block begins when the running job has ended, and no other starts in it.
 
         What the block itself asks of the engine is answered on the caller's own thread.
         """

@@ -14,6 +14,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from nnviz_widget.engine.statistics import statistics as describe_values
+from nnviz_widget.engine.tiles import planes
 from nnviz_widget.errors import InputError, NNVizError
 from nnviz_widget.explorer.results import gradient_maps
 
@@ -34,26 +35,9 @@ __all__ = ["activation", "extent", "maps", "pixel", "saliency", "statistics", "s
 
 
 def channels_of(trace: Trace, node: str) -> tuple[str, Tensor]:
-    """Return the kind of a layer's activation and one sample of it as ``[C, H, W]``.
-
-    Features of tokens become columns ``[D, T, 1]``, a vector one row ``[1, 1, D]``; of volumes the middle.
-    """
-    tensor = trace.activation(node)
-    sample = tensor[0] if tensor.dim() else tensor
-    if sample.dim() < 2:
-        return "vector", sample.reshape(1, 1, -1)
-    if sample.dim() == 2:
-        if _is_sequence(trace, node):
-            return "maps", sample[:, None]
-        return "tokens", sample.T[:, :, None]
-    while sample.dim() > 3:
-        sample = sample[:, sample.shape[1] // 2]
-    return "maps", sample
-
-
-def _is_sequence(trace: Trace, node: str) -> bool:
-    del node
-    return any(item.op == "conv1d" for item in trace.graph.nodes)
+    """Return the kind of a layer's activation and one sample of it as ``[C, H, W]``, as its tiles show it."""
+    series = any(item.op == "conv1d" for item in trace.graph.nodes)
+    return planes(trace.activation(node), series=series)
 
 
 def maps(exploration: Exploration, trace: Trace, node: str, max_side: int) -> Answer:
