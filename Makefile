@@ -18,7 +18,7 @@ help:  ## list the commands
 demo: .venv/.lab $(FRONT)  ## open JupyterLab on the first notebook
 	@$(PY) scripts/lab.py notebooks/01_explore.ipynb
 
-dev: .venv/.lab node_modules/.package-lock.json  ## the same, and the page follows every change under js/
+dev: .venv/.dev node_modules/.package-lock.json  ## the same, and the page follows every change under js/
 	@$(PY) scripts/lab.py --watch notebooks/01_explore.ipynb
 
 test: .venv/.dev $(FRONT)  ## run every test: TypeScript, Python, kernel, browser, notebooks

@@ -7,13 +7,24 @@ at hand (``PIP_FIND_LINKS``, ``PIP_EXTRA_INDEX_URL``), pip prefers it.
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PYTHON = ROOT / ".venv" / "bin" / "python"
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+
+
+def has_pip() -> bool:
+    """Return whether the environment is there and was not left half made."""
+    if not PYTHON.exists():
+        return False
+    return (
+        subprocess.run([PYTHON, "-m", "pip", "--version"], capture_output=True, check=False).returncode == 0
+    )
 
 
 def main(extra: str) -> None:
@@ -22,11 +33,12 @@ def main(extra: str) -> None:
             f"Python 3.10 or newer is needed; {sys.executable} is {sys.version.split()[0]}. "
             "Name another one: make PYTHON=python3.12 ..."
         )
-    if not PYTHON.exists():
+    if not has_pip():
         print(f"Making .venv with Python {sys.version.split()[0]}", flush=True)
         try:
-            venv.create(PYTHON.parent.parent, with_pip=True)
+            venv.create(VENV, with_pip=True)
         except subprocess.CalledProcessError:
+            shutil.rmtree(VENV, ignore_errors=True)
             sys.exit(
                 "This Python cannot make virtual environments (Debian and Ubuntu: apt install python3-venv)."
             )
