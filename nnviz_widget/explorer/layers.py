@@ -16,6 +16,7 @@ from torch.nn.functional import interpolate
 from nnviz_widget.engine.statistics import statistics as describe_values
 from nnviz_widget.engine.tiles import planes
 from nnviz_widget.errors import InputError, NNVizError
+from nnviz_widget.explorer.pictures import draw_sample
 from nnviz_widget.explorer.results import gradient_maps
 
 if TYPE_CHECKING:
@@ -169,11 +170,12 @@ def saliency(exploration: Exploration, shown: Shown) -> Answer:
 
 def pixel(exploration: Exploration, sample: int, y: int, x: int) -> dict[str, Any]:
     """Return what is known about one input pixel: its values, and the newest saliency there."""
-    main = exploration.batch.main[sample]
+    main = exploration.batch.main
     shown = exploration.saliency
+    rgb = draw_sample(main, sample, exploration.denormalize).rgb
     return {
-        "values": _at(main, y, x),
-        "display": None,
+        "values": _at(main[sample], y, x),
+        "display": rgb[y, x].tolist() if y < rgb.shape[0] and x < rgb.shape[1] else None,
         "saliency": None if shown is None or sample != exploration.sample else _at(shown.gradient, y, x),
         "unit": None if shown is None else list(shown.unit),
     }

@@ -168,7 +168,7 @@ def _refuse(exchange: Exchange, error: Exception) -> None:
 
 
 def _inputs(exploration: Exploration, question: Question) -> Reply:
-    size = params.integer(question.p, "size", 8, 513, default=48)
+    size = params.integer(question.p, "size", 1, 513, default=48)
     thumbs = pictures.draw_thumbnails(exploration.batch.main, size, exploration.denormalize)
     return Reply({"thumbs": thumbs}, {"count": exploration.batch.count, "shown": len(thumbs)})
 
