@@ -52,6 +52,11 @@ function paint(canvas: HTMLCanvasElement, strip: Strip, colours: Uint32Array): v
       words[pixel] = colours[tiles[start + pixel] ?? 0] as number;
     pen.putImageData(image, at * (size + GAP), 0);
   }
+  // A vector is one row of numbers: its only tile is as wide as the strip.
+  if (strip.kind === "vector" && count === 1) {
+    pen.imageSmoothingEnabled = false;
+    pen.drawImage(canvas, 0, 0, size, size, 0, 0, canvas.width, canvas.height);
+  }
 }
 
 export function Thumb({ store }: { store: Store }) {

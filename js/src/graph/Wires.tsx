@@ -68,11 +68,22 @@ function Lights({ graph }: { graph: GraphController }) {
           .map((segment) => headOf(segment.points))
           .join("")}
       />
-      {segments.map(
-        (segment) => segment.arrow && <Label key={segment.key} graph={graph} segment={segment} />,
-      )}
+      {labelled(graph, segments).map((segment) => (
+        <Label key={segment.key} graph={graph} segment={segment} />
+      ))}
     </g>
   );
+}
+
+/** A tensor that goes several ways says its shape once, where it arrives. */
+function labelled(graph: GraphController, segments: Segment[]): Segment[] {
+  const edges = graph.hierarchy.peek()?.edges ?? [];
+  const first = new Map<string, Segment>();
+  for (const segment of segments) {
+    const producer = edges[segment.raw[0] ?? -1]?.source ?? "";
+    if (segment.arrow && !first.has(producer)) first.set(producer, segment);
+  }
+  return [...first.values()];
 }
 
 function Label({ graph, segment }: { graph: GraphController; segment: Segment }) {

@@ -286,6 +286,7 @@ export class GraphController {
     this.match.value = next;
     const item = found[next] as Item;
     this.reveal(item.id);
+    this.select(item);
     this.announce(`${next + 1} of ${found.length}: ${nameOf(item)}`);
   }
 

@@ -48,10 +48,11 @@ export function onGraphKey(event: KeyboardEvent, graph: GraphController): boolea
       graph.select(item);
       return true;
     case "Backspace": {
-      const parent = item.parent;
-      if (!parent?.parent) return false;
-      graph.shut(parent);
-      graph.focus(parent.id);
+      // Out of what is open here, or else of what this stands in.
+      const group = canOpen(item) && isOpen(item, graph.store.view.open.peek()) ? item : item.parent;
+      if (!group?.parent) return true;
+      graph.shut(group);
+      graph.focus(group.id);
       return true;
     }
   }

@@ -4,7 +4,7 @@
 import { above, canOpen, countClosed, type Item, isOpen, type Open } from "./hierarchy";
 import { timesOf } from "./words";
 
-const TELLING = 6;
+const TELLING = 5;
 const CALM = 20;
 const FIRST_MAX = 60;
 const EVER_MAX = 200;
@@ -13,33 +13,34 @@ const DOMINANT = 0.6;
 
 export function openAtFirst(root: Item): Set<string> {
   const open = new Set<string>();
-  for (;;) {
-    const visible = countClosed(root, open);
-    const group = candidates(root, open).find((item) => worthOpening(item, root, visible, open));
-    if (!group) return open;
-    open.add(group.id);
+  for (let next = nextToOpen(root, open); next.length > 0; next = nextToOpen(root, open)) {
+    for (const item of next) open.add(item.id);
   }
+  return open;
 }
 
-/** Closed groups that are drawn, the largest first. */
+/** What hides the network opens; a picture of too few things opens all of its groups, or else the largest. */
+function nextToOpen(root: Item, open: Open): Item[] {
+  const closed = candidates(root, open);
+  const after = (items: Item[]) => countClosed(root, new Set([...open, ...items.map((item) => item.id)]));
+  const dominant = closed.find((item) => item.leaves >= DOMINANT * root.leaves && after([item]) <= FIRST_MAX);
+  if (dominant) return [dominant];
+  const ends = root.children.filter((child) => child.node && child.node.kind !== "module").length;
+  if (closed.length === 0 || countClosed(root, open) - ends >= TELLING) return [];
+  if (after(closed) <= CALM) return closed;
+  const largest = closed.find((item) => after([item]) <= CALM);
+  return largest ? [largest] : [];
+}
+
+/** Closed groups that are drawn, the largest first, except those that say all there is to say: identical siblings. */
 function candidates(root: Item, open: Open): Item[] {
   const out: Item[] = [];
   const visit = (item: Item) => {
     if (isOpen(item, open)) item.children.forEach(visit);
-    else if (canOpen(item)) out.push(item);
+    else if (canOpen(item) && timesOf(item) === 1) out.push(item);
   };
   visit(root);
   return out.sort((a, b) => b.leaves - a.leaves);
-}
-
-function worthOpening(item: Item, root: Item, visible: number, open: Open): boolean {
-  // Identical siblings say all there is to say in one card.
-  if (timesOf(item) > 1) return false;
-  const after = countClosed(root, new Set([...open, item.id]));
-  if (after > FIRST_MAX) return false;
-  if (item.leaves >= DOMINANT * root.leaves) return true;
-  const things = visible - root.children.filter((child) => child.node && child.node.kind !== "module").length;
-  return things < TELLING && after <= CALM;
 }
 
 /** A group with a single child that can be opened opens it as well: one look inside, not two. */
