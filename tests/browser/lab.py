@@ -181,8 +181,8 @@ class Traffic:
         self.received.clear()
 
     def requests(self) -> list[bytes]:
-        """Return the frames in which a widget asked its kernel for something."""
-        return [frame for frame in self.sent if b'"req"' in frame]
+        """Return the frames in which a widget asked its kernel for something; a still is handed over, not asked."""
+        return [frame for frame in self.sent if b'"req"' in frame and b'"op":"still"' not in frame]
 
 
 class Lab:
