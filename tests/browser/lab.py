@@ -181,7 +181,10 @@ class Traffic:
         self.received.clear()
 
     def requests(self) -> list[bytes]:
-        """Return the frames in which a widget asked its kernel for something; a still is handed over, not asked."""
+        """Return the frames in which a widget asked its kernel for something.
+
+        A still picture is handed over, not asked for.
+        """
         return [frame for frame in self.sent if b'"req"' in frame and b'"op":"still"' not in frame]
 
 
