@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { table, unpack, ZERO } from "../src/maps/colormaps";
 import { colour, decode, entry, layerRange, lut, type Scale, scaleFor, scales } from "../src/maps/lut";
 import { paintTile } from "../src/maps/paint";
-import { byteAt, planesOf, read, summarize } from "../src/maps/planes";
+import { byteAt, planesOf, read, readExtra, summarize } from "../src/maps/planes";
 import { crisp, layout, ordered, pixelAt, place, positions, reveal, rowsIn } from "../src/maps/sheet";
 import { rangeOf, rowOf, wrap } from "../src/maps/vector";
 import type { Maps } from "../src/state/data";
@@ -303,6 +303,8 @@ describe("planes", () => {
     expect(planes.spot([3, 0])).toEqual([1, 0]);
     expect(planes.spot([0, 0])).toBeNull();
     expect(planes.raw(1, 0)).toBe(3);
+    expect(readExtra(planes, 1, 0, null).value).toBe(9);
+    expect(readExtra(planes, 1, 0, Float32Array.of(8.75, 0))).toEqual({ value: 8.75, exact: true });
   });
 
   it("are none for a vector and for words", () => {

@@ -7,7 +7,7 @@ import { markedSpot, nudge, Scrubbing, shownChannel } from "./choose";
 import { percent, short, signed } from "./format";
 import { lut, scales } from "./lut";
 import { paintTile, Surface } from "./paint";
-import { type Planes, read, summarize } from "./planes";
+import { type Planes, read, readExtra, summarize } from "./planes";
 import { crisp, pixelAt } from "./sheet";
 
 interface Props {
@@ -65,7 +65,7 @@ export function BigMap({ store, planes, side, alone }: Props) {
       tabIndex={0}
       data-role="big-map"
       data-channel={alone ? channel : undefined}
-      aria-label={`map of channel ${channel}, ${planes.shape.join(" by ")}; arrow keys move the chosen pixel`}
+      aria-label={`map of ${planes.word} ${channel}, ${planes.shape.join(" by ")}; arrow keys move the chosen pixel`}
       style={{ width: `${w / dpr}px`, height: `${h / dpr}px` }}
       onPointerDown={(event) => scrubbing.press(event, event.currentTarget, channel, at)}
       onPointerMove={(event) => {
@@ -129,7 +129,7 @@ export function Facts({ store, planes }: { store: Store; planes: Planes }) {
         <dd class="nn-strong" title={planes.node}>
           {planes.node}
         </dd>
-        <dt>channel</dt>
+        <dt>{planes.word}</dt>
         <dd>
           {channel} of {planes.count}
         </dd>
@@ -143,6 +143,14 @@ export function Facts({ store, planes }: { store: Store; planes: Planes }) {
         </dd>
         <dt>zeros</dt>
         <dd>{summary.zeros === null ? "…" : percent(summary.zeros)}</dd>
+        {planes.extra > 0 && (
+          <>
+            <dt>{planes.extra === 1 ? "token 0" : `tokens 0–${planes.extra - 1}`}</dt>
+            <dd>
+              <Extras store={store} planes={planes} channel={channel} raw={raw} />
+            </dd>
+          </>
+        )}
       </dl>
       <Bars bins={summary.bins} low={low} high={high} />
       {bad > 0 && <p class="nn-note nn-note-bad">{bad} values are NaN or infinite, drawn as the lowest</p>}
@@ -152,6 +160,39 @@ export function Facts({ store, planes }: { store: Store; planes: Planes }) {
         </p>
       )}
     </div>
+  );
+}
+
+interface ExtrasProps {
+  store: Store;
+  planes: Planes;
+  channel: number;
+  raw: Float32Array | null;
+}
+
+/** The tokens beside the patches (a class token, registers): a click chooses that unit. */
+function Extras({ store, planes, channel, raw }: ExtrasProps) {
+  const { channel: chosen, pixel } = store.synced.selection.value;
+  return (
+    <>
+      {Array.from({ length: planes.extra }, (_, token) => {
+        const { value, exact } = readExtra(planes, channel, token, raw);
+        return (
+          <button
+            key={token}
+            type="button"
+            class="nn-link nn-extra"
+            data-token={token}
+            aria-pressed={chosen === channel && pixel?.[0] === token}
+            title={`token ${token}, on no place of the image: its saliency`}
+            onClick={() => store.selectUnit(channel, [token, 0])}
+          >
+            {exact ? "" : "≈ "}
+            {signed(value)}
+          </button>
+        );
+      })}
+    </>
   );
 }
 

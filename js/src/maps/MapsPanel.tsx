@@ -99,6 +99,7 @@ function Stack({ store, layer, maps, planes, settled, painted }: StackProps) {
     ? Math.max(160, Math.min(area.width, area.height - 150))
     : Math.max(150, Math.min(0.42 * area.height, 0.52 * area.width, 340));
   const count = planes?.count ?? expected?.count ?? 0;
+  const words = `${planes?.word ?? "channel"}${count === 1 ? "" : "s"}`;
   const sides = planes?.shape ?? expected?.map;
 
   useLayoutEffect(() => {
@@ -131,12 +132,12 @@ function Stack({ store, layer, maps, planes, settled, painted }: StackProps) {
               view.zoom.value = false;
             }}
           >
-            all {count} channels
+            all {count} {words}
           </button>
         ) : (
           <>
             <span class="nn-soft">
-              {count > 0 && `${count} channel${count === 1 ? "" : "s"}`}
+              {count > 0 && `${count} ${words}`}
               {sides && ` · ${shape(sides)}`}
             </span>
             <SizeSlider store={store} most={area.width} />
@@ -203,7 +204,7 @@ function useHover(store: Store, planes: Planes | null): void {
       const raw = held && held.key === planes.key && held.channel === spot.channel ? held.data : null;
       const { value, exact } = read(planes, spot.channel, spot.y, spot.x, raw);
       view.hover.value = {
-        what: `ch ${spot.channel} · (${spot.y}, ${spot.x})`,
+        what: `${planes.word === "channel" ? "ch" : "feature"} ${spot.channel} · (${spot.y}, ${spot.x})`,
         value: `${exact ? "=" : "≈"} ${signed(value)}`,
       };
     });

@@ -167,9 +167,9 @@ function Tile({ store, planes, sheet, position, channel, pressed, first }: TileP
       style={style}
       tabIndex={first ? 0 : -1}
       aria-pressed={pressed}
-      aria-label={`channel ${channel}${note}`}
+      aria-label={`${planes.word} ${channel}${note}`}
       onFocus={() => {
-        store.view.announce.value = `channel ${channel}${note}`;
+        store.view.announce.value = `${planes.word} ${channel}${note}`;
       }}
     >
       {sheet.width >= LABEL_FROM && sheet.height >= 16 && <span>{channel}</span>}

@@ -6,6 +6,8 @@ import type { Maps } from "../state/data";
 
 export interface Planes {
   key: string;
+  /** What a plane is called: a channel, or a feature of all tokens. */
+  word: "channel" | "feature";
   node: string;
   count: number;
   /** Height and width of the pictures in `bytes`. */
@@ -19,6 +21,8 @@ export interface Planes {
   /** Channels whose bytes are here. */
   loaded: number;
   bad: ReadonlyMap<number, number>;
+  /** Tokens that stand on no plane, such as a class token: they come before the others. */
+  extra: number;
   /** First byte of a channel. */
   start(channel: number): number;
   /** The place in words. */
@@ -47,6 +51,8 @@ function stack(maps: Maps): Planes {
   const [h, w] = maps.tile;
   return {
     ...common(maps),
+    word: "channel",
+    extra: 0,
     tile: [h, w],
     shape: [rows, columns],
     start: (channel) => channel * h * w,
@@ -62,6 +68,8 @@ function patches(maps: Maps): Planes {
   const tokens = maps.tile[0] * maps.tile[1];
   return {
     ...common(maps),
+    word: "feature",
+    extra: skip,
     tile: [rows, cols],
     shape: [rows, cols],
     start: (channel) => channel * tokens + skip,
@@ -101,6 +109,15 @@ export function read(
   if (exact !== undefined) return { value: exact, exact: true };
   const [low = 0, high = 0] = [planes.low[channel], planes.high[channel]];
   return { value: low + (byteAt(planes, channel, y, x) / 255) * (high - low), exact: low === high };
+}
+
+/** The value of an extra token for one feature. */
+export function readExtra(planes: Planes, channel: number, token: number, raw: Float32Array | null): Reading {
+  const exact = raw?.[token];
+  if (exact !== undefined) return { value: exact, exact: true };
+  const [low = 0, high = 0] = [planes.low[channel], planes.high[channel]];
+  const byte = planes.bytes[planes.start(channel) - planes.extra + token] ?? 0;
+  return { value: low + (byte / 255) * (high - low), exact: low === high };
 }
 
 export interface Summary {
