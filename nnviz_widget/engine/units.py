@@ -229,14 +229,15 @@ class _Graph:
 
     def gradient(self, index: tuple[int, ...], token: CancelToken) -> tuple[Tensor, ...]:
         """Return the gradient of one element of the activation on each leaf; keeps the graph."""
-        one = torch.zeros_like(self.activation)
-        one[index] = 1
+        # One number, not a gradient to start from: given a tensor, the first call in a process imports sympy, and
+        # somebody's first click would wait most of a second for it.
+        with torch.enable_grad():
+            unit = self.activation[index]
+            unit = unit.real if unit.is_complex() else unit
         token.check()
         self._check.token = token
         try:
-            found = torch.autograd.grad(
-                self.activation, self.leaves, one, retain_graph=True, allow_unused=True
-            )
+            found = torch.autograd.grad(unit, self.leaves, retain_graph=True, allow_unused=True)
         finally:
             self._check.token = None
         return tuple(
