@@ -66,8 +66,8 @@ def _type_hints(error: ModelError, model: nn.Module, tensors: list[Tensor]) -> I
         given = str(tensor.dtype).removeprefix("torch.")
         if tensor.dtype == torch.uint8:
             yield (
-                f"The input is uint8 and the weights are {name}: pass x.float() / 255, normalised as the model "
-                "was trained."
+                f"The input is uint8 and the weights are {name}: pass x.float() / 255, normalised as in "
+                "training."
             )
         elif tensor.dtype != weight.dtype:
             yield f"The input is {given} and the weights are {name}: pass x.to(torch.{name})."
