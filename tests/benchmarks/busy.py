@@ -69,7 +69,7 @@ def click_layers(lab: Lab, explorer: ExplorerPage, layers: list[str]) -> list[fl
     times = []
     for layer in layers:
         arm(lab.page, f'[data-panel="maps"][data-layer="{layer}"][data-painted="true"]')
-        explorer.node(layer).click()
+        explorer.click_name(layer)
         times.append(elapsed(lab.page))
         lab.page.wait_for_timeout(200)
     return times

@@ -86,7 +86,7 @@ def click_product(lab: Lab, explorer: ExplorerPage, layer: str) -> Callable[[], 
         explorer.notebook.python("[w.select(None), w.refresh()] and None")
         settle(lab)
         arm(lab.page, f'[data-panel="maps"][data-layer="{layer}"][data-painted="true"]')
-        explorer.node(layer).click()
+        explorer.click_name(layer)
         return elapsed(lab.page)
 
     return click

@@ -76,9 +76,23 @@ class ExplorerPage:
         return self.root.locator(f'[data-node="{identifier}"]')
 
     def click_layer(self, identifier: str) -> None:
-        """Click a node and wait for its maps."""
-        self.node(identifier).click()
+        """Click a node on its name and wait for its maps."""
+        self.click_name(identifier)
         self.wait_maps(identifier)
+
+    def click_name(self, identifier: str) -> None:
+        """Click a node on its name: in the middle of an open group other nodes lie over it."""
+        self.node(identifier).locator(".nn-name").first.click()
+
+    def open_group(self, identifier: str) -> None:
+        """Open a group, unless the first picture has opened it already."""
+        if self.node(identifier).get_attribute("data-open") == "false":
+            self.toggle(identifier)
+        self.root.locator(f'[data-node="{identifier}"][data-open="true"]').wait_for(state="attached")
+
+    def toggle(self, identifier: str) -> None:
+        """Double click a group on its name: it opens, or closes."""
+        self.node(identifier).locator(".nn-name").first.dblclick()
 
     # ---- the maps ------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ def test_the_first_cell_shows_the_network(explorer):
 
 
 def test_every_layer_carries_thumbnails_of_its_strongest_maps(explorer):
-    strip = explorer.node("stage2").locator("canvas")
+    strip = explorer.node("stage1").locator("canvas[data-drawn]")
     strip.wait_for()
     assert (
         strip.evaluate(
