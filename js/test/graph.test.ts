@@ -272,6 +272,13 @@ describe("the graph of a view", () => {
     expect(graph.ring.value).toEqual({ id: "layer3.1.conv2", exact: true });
   });
 
+  it("goes straight to the node at which the model raised", () => {
+    const graph = resnet();
+    Object.assign(graph.nodes.find((node) => node.id === "layer3.0.conv2") ?? {}, { status: "failed" });
+    const { drawn } = view(graph);
+    expect(drawn()).toContain("layer3.0.conv2");
+  });
+
   it("selects the last block for a stack of identical ones", () => {
     const { graph, synced } = view(transformer(12));
     graph.select(graph.itemOf("fold:model.h.0") as Item);

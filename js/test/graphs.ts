@@ -29,6 +29,8 @@ export class Draft {
   readonly edges: GraphEdge[] = [];
   readonly groups: GraphGroup[] = [];
   private readonly stack: GraphGroup[] = [];
+  private readonly shapes = new Map<string, Shape>();
+  private readonly counts = new Map<string, number>();
 
   constructor(readonly model = "Net") {
     this.stack.push(this.newGroup("", model, ""));
@@ -79,11 +81,12 @@ export class Draft {
     });
     for (const source of from) this.edges.push({ source, target: id, shape: this.shapeOf(source) });
     this.here.children.push(id);
+    this.shapes.set(id, shape);
     return id;
   }
 
   shapeOf(id: string): Shape {
-    return this.nodes.find((node) => node.id === id)?.output_shapes[0] ?? [];
+    return this.shapes.get(id) ?? [];
   }
 
   input(shape: Shape, id = "input"): string {
@@ -106,7 +109,8 @@ export class Draft {
 
   op(name: string, from: string[], shape?: Shape): string {
     const base = `${this.here.id}/${name}`;
-    const known = this.nodes.filter((node) => node.id === base || node.id.startsWith(`${base}#`)).length;
+    const known = this.counts.get(base) ?? 0;
+    this.counts.set(base, known + 1);
     return this.node(
       known > 0 ? `${base}#${known}` : base,
       { op: name },

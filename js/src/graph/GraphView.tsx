@@ -125,7 +125,13 @@ function pointing(graph: GraphController) {
     },
     onFocusIn(event: FocusEvent) {
       const item = itemAt(event);
-      if (item) graph.focused.value = item.id;
+      if (!item) return;
+      graph.focused.value = item.id;
+      // Walking with the keys lights edges as the pointer does.
+      if ((event.target as Element).matches(":focus-visible")) view.hoveredNode.value = item.rep;
+    },
+    onFocusOut() {
+      view.hoveredNode.value = null;
     },
   };
 }

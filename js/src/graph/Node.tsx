@@ -90,7 +90,7 @@ function Head({ item, graph }: { item: Item; graph: GraphController }) {
     <div class="nn-head">
       <Title item={item} />
       <Inside item={item} graph={graph} />
-      <Toggle open item={item} />
+      <Toggle open />
     </div>
   );
 }
@@ -140,7 +140,7 @@ function Body({
             <Title item={item} />
             <Inside item={item} graph={graph} />
             <Mark item={item} />
-            {canOpen(item) && <Toggle item={item} />}
+            {canOpen(item) && <Toggle />}
           </div>
           <div class="nn-row">
             {hasStrip(item) && <StripCanvas id={item.rep} small={narrow} />}
@@ -188,7 +188,7 @@ function Inside({ item, graph }: { item: Item; graph: GraphController }) {
   return count.value > 0 ? <span class="nn-inside">{count}</span> : null;
 }
 
-function Toggle({ item, open = false }: { item: Item; open?: boolean }) {
+function Toggle({ open = false }: { open?: boolean }) {
   return (
     <button
       type="button"
@@ -198,8 +198,7 @@ function Toggle({ item, open = false }: { item: Item; open?: boolean }) {
       title={open ? "close (Enter)" : "open (Enter)"}
       data-act="toggle"
     >
-      <svg viewBox="0 0 12 12">
-        <title>{open ? `close ${nameOf(item)}` : `open ${nameOf(item)}`}</title>
+      <svg viewBox="0 0 12 12" aria-hidden="true">
         {open ? <path d="M3 6h6" /> : <path d="M3 6h6M6 3v6" />}
       </svg>
     </button>

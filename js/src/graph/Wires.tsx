@@ -5,7 +5,7 @@ import { useMemo } from "preact/hooks";
 import type { GraphController } from "./controller";
 import type { Drawing, Segment } from "./layout";
 import { headOf, labelPlace, pathOf } from "./route";
-import { spell } from "./words";
+import { formOf, showsShape, spell } from "./words";
 
 export function Wires({ graph, drawing }: { graph: GraphController; drawing: Drawing }) {
   const lines = useMemo(() => <Lines graph={graph} drawing={drawing} />, [graph, drawing]);
@@ -46,6 +46,9 @@ function Lines({ graph, drawing }: { graph: GraphController; drawing: Drawing })
           .map((segment) => headOf(segment.points))
           .join("")}
       />
+      {shown.filter(saysShape).map((segment) => (
+        <Label key={segment.key} graph={graph} segment={segment} />
+      ))}
       {shown.map((segment) => (
         <path key={segment.key} class="nn-hit" data-segment={segment.key} d={pathOf(segment.points, false)} />
       ))}
@@ -73,6 +76,11 @@ function Lights({ graph }: { graph: GraphController }) {
       ))}
     </g>
   );
+}
+
+/** Cards tell the shape that they make; a round node has no room, so the edge tells it where it changed. */
+function saysShape({ from, kind }: Segment): boolean {
+  return kind === "flow" && from !== null && formOf(from) === "merge" && showsShape(from);
 }
 
 /** A tensor that goes several ways says its shape once, where it arrives. */

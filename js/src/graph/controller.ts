@@ -1,7 +1,7 @@
 // What the graph of one view knows and does, without any element: which tree is drawn and where, what is lit, found
 // and focused, and the actions behind clicks and keys. GraphView draws it; the top bar and tests call it.
 
-import { batch, computed, effect, type ReadonlySignal, signal } from "@preact/signals";
+import { batch, computed, effect, type ReadonlySignal, signal, untracked } from "@preact/signals";
 import type { Store } from "../state/store";
 import type { Graph } from "../state/synced";
 import { above, buildHierarchy, canOpen, type Hierarchy, type Item, isOpen, shownFor } from "./hierarchy";
@@ -90,6 +90,7 @@ export class GraphController {
 
   private follow(): void {
     const { view, synced } = this.store;
+    const placed = computed(() => this.pane.value.width > 0);
     this.undo.push(
       effect(() => {
         const graph = synced.graph.value;
@@ -102,15 +103,20 @@ export class GraphController {
       effect(() => {
         // A layer chosen elsewhere comes into sight.
         const layer = synced.selection.value.layer;
-        if (!this.hierarchy.value || this.pane.value.width === 0) return;
-        if (layer !== null && layer !== this.own) this.reveal(layer);
+        if (!this.hierarchy.value || !placed.value) return;
+        if (layer !== null && layer !== this.own) untracked(() => this.reveal(layer));
         this.own = layer;
       }),
       effect(() => {
-        if (this.drawing.value && this.pane.value.width > 0 && !this.arrived) {
+        if (this.drawing.value && placed.value && !this.arrived) {
           this.arrived = true;
           this.viewport.value = this.homeView();
         }
+      }),
+      effect(() => {
+        // A forward that raised: straight to where it did.
+        const failed = this.hierarchy.value ? whereFailed(this.hierarchy.value.graph) : undefined;
+        if (failed !== undefined && placed.value) untracked(() => this.reveal(failed));
       }),
     );
   }
@@ -413,6 +419,12 @@ export class GraphController {
     if (this.gliding) cancelAnimationFrame(this.gliding);
     this.gliding = 0;
   }
+}
+
+/** The node at which the model raised, or else the innermost group. */
+function whereFailed(graph: Graph): string | undefined {
+  const node = graph.nodes.find((one) => one.status === "failed");
+  return node?.id ?? graph.groups.filter((group) => group.status === "failed" && group.id !== "").at(-1)?.id;
 }
 
 /** Where there are no frames, or none are wanted, things are where they go at once. */

@@ -131,7 +131,7 @@ function strays(graph: Graph): Map<string, string[]> {
   for (const thing of [...graph.nodes, ...graph.groups]) {
     if (thing.id === "" || listed.has(thing.id)) continue;
     const parent = known.has(thing.parent) && thing.parent !== thing.id ? thing.parent : "";
-    found.set(parent, [...(found.get(parent) ?? []), thing.id]);
+    push(found, parent, thing.id);
   }
   return found;
 }
@@ -275,7 +275,7 @@ function note(list: string[], value: string): void {
   if (list.length <= PORTS_MAX && !list.includes(value)) list.push(value);
 }
 
-function push(map: Map<string, number[]>, key: string, value: number): void {
+function push<T>(map: Map<string, T[]>, key: string, value: T): void {
   const list = map.get(key);
   if (list) list.push(value);
   else map.set(key, [value]);

@@ -25,6 +25,8 @@ export interface Segment {
   kind: "flow" | "skip" | "port";
   /** Hidden in a rail until it is lit. */
   bundled: boolean;
+  /** The drawn item at which it begins; null for an entry of the group. */
+  from: Item | null;
   /** Ends at a card: draws an arrow. */
   arrow: boolean;
   /** Indices of the edges of the graph that it draws. */
@@ -165,6 +167,7 @@ export class Layouter {
         points,
         kind: route.kind,
         bundled: route.bundled,
+        from: children[edge.source] ?? null,
         arrow: target !== undefined && !inner[edge.target],
         raw: [...edge.raw],
       };
@@ -210,6 +213,7 @@ export class Layouter {
           points,
           kind: "port",
           bundled: false,
+          from: null,
           arrow: false,
           raw,
         });
