@@ -31,6 +31,7 @@ export function SheetView({ store, layer, planes, expected, settled, painted }: 
   const surface = useRef(new Surface());
   const [area, setArea] = useState({ width: 0, height: 0 });
   const [topRow, setTopRow] = useState(0);
+  const scrolled = useRef(0);
   const dpr = window.devicePixelRatio || 1;
 
   const count = planes?.count ?? expected?.count ?? 0;
@@ -92,14 +93,18 @@ export function SheetView({ store, layer, planes, expected, settled, painted }: 
 
   const selected = synced.selection.value.channel;
   useLayoutEffect(() => {
-    if (box.current) box.current.scrollTop = 0;
+    // Asking the element itself where it stands would cost a layout at every click.
+    if (scrolled.current > 0 && box.current) box.current.scrollTop = 0;
+    scrolled.current = 0;
     setTopRow(0);
   }, [layer]);
   useLayoutEffect(() => {
     const element = box.current;
     if (!element || selected === null || area.height === 0) return;
     const position = channels.indexOf(selected);
-    if (position >= 0) element.scrollTop = reveal(sheet, position, element.scrollTop, element.clientHeight);
+    if (position < 0) return;
+    const top = reveal(sheet, position, scrolled.current, area.height);
+    if (top !== scrolled.current) element.scrollTop = top;
   }, [selected, channels, sheet, area.height]);
 
   useZoomWheel(store, box, sheet);
@@ -110,7 +115,10 @@ export function SheetView({ store, layer, planes, expected, settled, painted }: 
       class="nn-sheet"
       data-light={colormap === "diverging"}
       ref={box}
-      onScroll={(event) => setTopRow(Math.floor(event.currentTarget.scrollTop / pitch))}
+      onScroll={(event) => {
+        scrolled.current = event.currentTarget.scrollTop;
+        setTopRow(Math.floor(scrolled.current / pitch));
+      }}
     >
       {/* biome-ignore lint/a11y/noStaticElementInteractions: the tiles inside are buttons; this hears them together */}
       <div class="nn-sheet-all" style={{ height: `${sheet.total}px` }} {...pointer} onKeyDown={walk}>

@@ -21,8 +21,6 @@ export function Thumbnails({ store }: { store: Store }) {
 
   if (!thumbs || shown < 2) return null;
   const [height, width] = thumbs.size;
-  const area = 3 * height * width;
-
   function walk(event: KeyboardEvent) {
     const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -1, ArrowDown: 1 }[event.key];
     if (step === undefined) return;
@@ -45,7 +43,7 @@ export function Thumbnails({ store }: { store: Store }) {
           tabIndex={i === sample ? 0 : -1}
           onClick={() => void store.selectSample(i)}
         >
-          <Thumb rgb={thumbs.rgb.subarray(i * area, (i + 1) * area)} height={height} width={width} />
+          <Thumb rgb={thumbs.rgb} index={i} height={height} width={width} />
         </button>
       ))}
       {thumbs.count > shown && <span class="nn-soft">{thumbs.count - shown} more</span>}
@@ -53,16 +51,28 @@ export function Thumbnails({ store }: { store: Store }) {
   );
 }
 
-function Thumb({ rgb, height, width }: { rgb: Uint8Array; height: number; width: number }) {
+interface ThumbProps {
+  /** All of them, one after the other. */
+  rgb: Uint8Array;
+  index: number;
+  height: number;
+  width: number;
+}
+
+function Thumb({ rgb, index, height, width }: ThumbProps) {
   const canvas = useRef<HTMLCanvasElement>(null);
   useLayoutEffect(() => {
     const context = canvas.current?.getContext("2d");
     if (!context) return;
     const image = new ImageData(width, height);
-    for (let i = 0, j = 0; i < rgb.length; i += 3, j += 4) {
-      image.data.set([rgb[i] as number, rgb[i + 1] as number, rgb[i + 2] as number, 255], j);
+    const end = 3 * height * width * (index + 1);
+    for (let i = 3 * height * width * index, j = 0; i < end; i += 3, j += 4) {
+      image.data[j] = rgb[i] as number;
+      image.data[j + 1] = rgb[i + 1] as number;
+      image.data[j + 2] = rgb[i + 2] as number;
+      image.data[j + 3] = 255;
     }
     context.putImageData(image, 0, 0);
-  }, [rgb, height, width]);
+  }, [rgb, index, height, width]);
   return <canvas ref={canvas} width={width} height={height} />;
 }
