@@ -17,6 +17,8 @@ interface StatusSignal {
 interface KernelLike {
   status?: unknown;
   statusChanged?: StatusSignal;
+  isDisposed?: boolean;
+  disposed?: StatusSignal;
 }
 
 const GONE = new Set(["dead", "restarting", "autorestarting", "terminating"]);
@@ -35,6 +37,8 @@ export class KernelWatch {
     this.kernel = kernelOf(model);
     try {
       this.kernel?.statusChanged?.connect(this.onStatus);
+      // Shutting a kernel down from the menu disposes of the connection, and its status becomes "unknown".
+      this.kernel?.disposed?.connect(this.lost);
     } catch {
       // A host whose signal differs tells us nothing; the client's own probes remain.
     }
@@ -45,7 +49,7 @@ export class KernelWatch {
 
   status(): KernelStatus {
     if (this.kernel === undefined) return "unknown";
-    if (this.kernel === null) return "dead";
+    if (this.kernel === null || this.kernel.isDisposed === true) return "dead";
     const status = String(this.kernel.status);
     if (GONE.has(status)) return "dead";
     return status === "idle" || status === "busy" ? status : "unknown";
@@ -56,6 +60,7 @@ export class KernelWatch {
     this.model.off("comm:close", this.lost);
     try {
       this.kernel?.statusChanged?.disconnect(this.onStatus);
+      this.kernel?.disposed?.disconnect(this.lost);
     } catch {
       // See the constructor.
     }
