@@ -1,9 +1,10 @@
-"""Networks for the tests of the engine: small ones that are hard on a recorder, and real ones with random weights."""
+"""Networks for the tests of the engine: small ones that are hard on a recorder, and real ones."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests import torchvision_stub as torchvision_stub
+from tests import torchvision_stub  # noqa: F401
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +36,7 @@ class Mlp(nn.Module):
 
 
 class Residual(nn.Module):
-    """A residual block as torchvision writes it: one ReLU, in place, used three times; `+=` on a batch norm's output."""
+    """A residual block as torchvision writes it: one ReLU, in place, used twice; `+=` after a batch norm."""
 
     def __init__(self, width: int = 4) -> None:
         super().__init__()
@@ -348,7 +349,7 @@ def rows(batch: int = 2, width: int = 4, seed: int = 0) -> Tensor:
 
 
 def seeded(make: Callable[[], nn.Module]) -> nn.Module:
-    """Build a model with fixed weights, in eval mode, its batch norms with statistics that are not the identity."""
+    """Build a model with fixed weights, in eval mode, with batch norms that do something."""
     torch.manual_seed(0)
     model = make().eval()
     for module in model.modules():
@@ -360,8 +361,9 @@ def seeded(make: Callable[[], nn.Module]) -> nn.Module:
     return model
 
 
+@functools.cache
 def vision(name: str, **options: Any) -> nn.Module:
-    """One of torchvision's classifiers, with random weights."""
+    """One of torchvision's classifiers, with random weights; the same object each time, not to be changed."""
     from torchvision import models
 
     return seeded(lambda: getattr(models, name)(weights=None, **options))

@@ -260,18 +260,7 @@ def fold_siblings(graph: Graph) -> None:
                 (groups[child].type, len(groups[child].children)) if child in groups else ""
                 for child in group.children
             )
-            looks = tuple(
-                (
-                    node.op,
-                    node.kind,
-                    node.type,
-                    node.detail,
-                    node.params,
-                    node.status,
-                    tuple(node.output_shapes),
-                )
-                for node in inside
-            )
+            looks = tuple(_looks(node) for node in inside)
             signatures[group.id] = (group.type, skeleton, looks, wires)
         return signatures[group.id]
 
@@ -288,3 +277,10 @@ def fold_siblings(graph: Graph) -> None:
             for member in run:
                 member.fold = len(run)
             run = [follower] if follower is not None else []
+
+
+def _looks(node: Node) -> tuple[Any, ...]:
+    # What did nothing (dropout in eval) may differ in how often it would have done something.
+    detail = node.detail if node.status != "identity" else ""
+    shapes = tuple(node.output_shapes)
+    return node.op, node.kind, node.type, detail, node.params, node.status, shapes

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch.utils._pytree import tree_map
+from torch.utils.hooks import RemovableHandle
 
 from nnviz_widget.engine.activations import version_of
 from nnviz_widget.engine.failure import model_error, user_line
@@ -209,9 +210,21 @@ class _Recorder:
 
     def _hang_hooks(self, handles: list[Any]) -> None:
         for child in self.module.modules():
+            if isinstance(child, torch.jit.ScriptModule):
+                handles += self._hang_on_script(child)
+                continue
             handles.append(child.register_forward_pre_hook(self._enter, prepend=True, with_kwargs=True))
             # Always called: a forward may catch what one of its parts raises, and go on.
             handles.append(child.register_forward_hook(self._leave, always_call=True))
+
+    def _hang_on_script(self, child: nn.Module) -> list[RemovableHandle]:
+        """Hang hooks on a scripted module, which keeps the places for them but not the methods."""
+        before = RemovableHandle(child._forward_pre_hooks, extra_dict=child._forward_pre_hooks_with_kwargs)
+        child._forward_pre_hooks[before.id] = self._enter
+        child._forward_pre_hooks_with_kwargs[before.id] = True
+        after = RemovableHandle(child._forward_hooks)
+        child._forward_hooks[after.id] = self._leave
+        return [before, after]
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if threading.get_ident() != self._thread:
