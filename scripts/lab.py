@@ -69,9 +69,8 @@ def main() -> None:
         print(f"Starting JupyterLab on {options.notebook}; Ctrl+C twice stops it.", flush=True)
         lab = command(options.notebook)
         os.execv(lab[0], lab)
-    watcher = subprocess.Popen(
-        [sys.executable, "scripts/node.py", "node", "js/build.mjs", "--watch"], stdin=subprocess.PIPE
-    )
+    build = [sys.executable, "scripts/node.py", "node", "js/build.mjs"]
+    watcher = subprocess.Popen([*build, "--watch"], stdin=subprocess.PIPE)
     try:
         environment = {**os.environ, "ANYWIDGET_HMR": "1"}
         sys.exit(subprocess.run(command(options.notebook), env=environment, check=False).returncode)
@@ -79,6 +78,9 @@ def main() -> None:
         sys.exit(130)
     finally:
         watcher.terminate()
+        watcher.wait()
+        # What the watcher wrote is not minified; tests and wheels want the real thing.
+        subprocess.run(build, check=False)
 
 
 if __name__ == "__main__":
