@@ -6,7 +6,7 @@ import { findItems } from "../src/graph/search";
 import { categoryOf, formOf, hintOf, labelOf, nameOf, outputShape, timesOf } from "../src/graph/words";
 import type { Store } from "../src/state/store";
 import type { Graph } from "../src/state/synced";
-import { chain, Draft, densenet, flat, resnet, storeOf, transformer, unet } from "./graphs";
+import { chain, Draft, densenet, flat, inception, resnet, storeOf, transformer, unet } from "./graphs";
 
 const item = (graph: Graph, id: string) => buildHierarchy(graph).items.get(id) as Item;
 
@@ -224,6 +224,18 @@ describe("the graph of a view", () => {
       toggle(id);
       expect(place(id)).toEqual(before);
     }
+  });
+
+  it("keeps the column of a group that opens to both sides", () => {
+    const { graph, toggle } = view(inception());
+    graph.store.view.open.value = new Set();
+    const column = () => (graph.boxOf("stem")?.spine ?? 0) + graph.origin.value[0];
+    const before = column();
+    toggle("mixed_a");
+    expect(graph.boxOf("mixed_a")?.width).toBeGreaterThan(500);
+    expect(column()).toBe(before);
+    toggle("mixed_a");
+    expect(graph.origin.value).toEqual([0, 0]);
   });
 
   it("puts everything back when what was opened closes", () => {

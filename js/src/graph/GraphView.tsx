@@ -11,6 +11,7 @@ import type { Store } from "../state/store";
 import { type GraphController, graphOf, releaseGraph } from "./controller";
 import type { Item } from "./hierarchy";
 import { onGraphKey } from "./keys";
+import { Minimap } from "./Minimap";
 import { Node } from "./Node";
 import { paintStrips } from "./Strip";
 import { Tools } from "./Tools";
@@ -63,6 +64,7 @@ export function GraphView({ store }: { store: Store }) {
         {drawing && <Wires graph={graph} drawing={drawing} />}
       </div>
       <Tools graph={graph} />
+      {drawing && <Minimap graph={graph} drawing={drawing} />}
     </div>
   );
 }
@@ -227,7 +229,7 @@ function useGestures(
 }
 
 function wanted(event: Event): boolean {
-  if ((event.target as Element).closest(".nn-tools, [data-act]")) return false;
+  if ((event.target as Element).closest(".nn-tools, .nn-minimap, [data-act]")) return false;
   const { button, ctrlKey, type } = event as MouseEvent;
   return type === "wheel" || (!ctrlKey && !button);
 }

@@ -23,6 +23,7 @@ import {
 import { hasStrip, nameOf } from "./words";
 
 const GLIDE_MS = 220;
+const ASIDE = 40;
 
 export interface Lit {
   segments: ReadonlySet<Segment>;
@@ -239,7 +240,8 @@ export class GraphController {
       const after = this.drawing.value?.byId.get(anchor.id);
       if (before && after) {
         const [x, y] = this.origin.peek();
-        this.origin.value = [x + before.x - after.x, y + before.y - after.y];
+        const [dx, dy] = [heldX(before, after), before.y - after.y];
+        this.origin.value = [x + dx, y + dy];
       }
       const focused = this.focused.peek();
       const item = focused === null ? undefined : hierarchy.items.get(focused);
@@ -419,6 +421,12 @@ export class GraphController {
     if (this.gliding) cancelAnimationFrame(this.gliding);
     this.gliding = 0;
   }
+}
+
+/** Its left side stays, or where that would push the whole column aside, the column. */
+function heldX(before: DrawnBox, after: DrawnBox): number {
+  const inside = (box: DrawnBox) => box.spine - box.x;
+  return Math.abs(inside(before) - inside(after)) > ASIDE ? before.spine - after.spine : before.x - after.x;
 }
 
 /** The node at which the model raised, or else the innermost group. */

@@ -14,6 +14,8 @@ export interface DrawnBox {
   y: number;
   width: number;
   height: number;
+  /** Where the main edge comes in. */
+  spine: number;
   open: boolean;
   /** Slender cards stack what wide ones set side by side. */
   narrow: boolean;
@@ -146,7 +148,17 @@ export class Layouter {
       const within = inner[at];
       const { width, height } = box;
       const narrow = layout.narrow[at] ?? false;
-      out.boxes.push({ item: child, x: place[0], y: place[1], width, height, open: Boolean(within), narrow });
+      const spine = place[0] + box.inX;
+      out.boxes.push({
+        item: child,
+        x: place[0],
+        y: place[1],
+        width,
+        height,
+        spine,
+        open: Boolean(within),
+        narrow,
+      });
       if (within) this.flatten(child, within, place, out);
     });
 
