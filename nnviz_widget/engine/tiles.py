@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-__all__ = ["Tiles", "planes", "tiles"]
+__all__ = ["Tiles", "patch_grid", "planes", "tiles"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ def tiles(
     values = stack.abs() if stack.is_complex() else stack
     values = values.float() if values.dtype != torch.float32 else values
     flat = values.reshape(count, height * width)
-    grid = _grid(height) if patches and kind == "tokens" else None
+    grid = patch_grid(height) if patches and kind == "tokens" else None
     shape = (count, height, width)
     if not flat.numel():
         nothing = torch.zeros(count).numpy()
@@ -172,8 +172,8 @@ def _indices(channels: Sequence[int], count: int, device: torch.device) -> Tenso
     return torch.tensor(list(channels), dtype=torch.int64, device=device)
 
 
-def _grid(tokens: int) -> tuple[int, int, int] | None:
-    """Return rows, columns and extra tokens where the rest of them fills a square of patches."""
+def patch_grid(tokens: int) -> tuple[int, int, int] | None:
+    """Return rows, columns and extra tokens where the rest of `tokens` fills a square of patches."""
     for skip in (0, 1, 2, 5):  # none; a class token; a distillation token too; four registers
         side = isqrt(max(tokens - skip, 0))
         if side > 1 and side * side == tokens - skip:

@@ -14,7 +14,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from nnviz_widget.engine.statistics import statistics as describe_values
-from nnviz_widget.engine.tiles import planes
+from nnviz_widget.engine.tiles import patch_grid, planes
 from nnviz_widget.errors import InputError, NNVizError
 from nnviz_widget.explorer.pictures import draw_sample
 from nnviz_widget.explorer.results import gradient_maps
@@ -37,8 +37,20 @@ __all__ = ["activation", "extent", "maps", "pixel", "saliency", "statistics", "s
 
 def channels_of(trace: Trace, node: str) -> tuple[str, Tensor]:
     """Return the kind of a layer's activation and one sample of it as ``[C, H, W]``, as its tiles show it."""
-    series = any(item.op == "conv1d" for item in trace.graph.nodes)
-    return planes(trace.activation(node), series=series)
+    return planes(trace.activation(node), series=_ran(trace, "conv1d"))
+
+
+def _ran(trace: Trace, op: str) -> bool:
+    return any(node.op == op for node in trace.graph.nodes)
+
+
+def _on_patches(stack: Tensor) -> Tensor:
+    """Lay tokens ``[D, T, 1]`` out on the image patches that they stand for, where they fill a square."""
+    grid = patch_grid(stack.shape[1])
+    if grid is None:
+        return stack
+    rows, columns, skip = grid
+    return stack[:, skip:, 0].reshape(-1, rows, columns)
 
 
 def maps(exploration: Exploration, trace: Trace, node: str, max_side: int) -> Answer:
@@ -80,6 +92,7 @@ def strips(
     parts: list[Tensor] = []
     found: list[dict[str, Any]] = []
     start = 0
+    patches = _ran(trace, "conv2d")
     for node in nodes:
         token.check()
         try:
@@ -88,6 +101,9 @@ def strips(
             continue
         if stack.numel() == 0:
             continue
+        if kind == "tokens" and patches:
+            laid = _on_patches(stack)
+            kind, stack = ("tokens" if laid is stack else "maps"), laid
         chosen, tiles = _strongest(stack, count, size)
         found.append({"node": node, "kind": kind, "start": start, "channels": chosen})
         parts.append(tiles)
