@@ -295,7 +295,11 @@ class Engine:
         return self.jobs.call(run)
 
     def _record(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], token: CancelToken, keep: Any = "all"
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        token: CancelToken,
+        ids: frozenset[str] | None = None,
     ) -> tuple[Recording, int, bool]:
         def run(module: nn.Module, _: int) -> Recording:
             with self._twin.running():
@@ -303,10 +307,10 @@ class Engine:
                     module,
                     args,
                     kwargs,
-                    keep=keep,
+                    keep="all" if ids is None else ids,
                     token=token,
                     progress=self.progress,
-                    budget=self.memory_budget,
+                    budget=self.memory_budget if ids is None else None,
                 )
 
         try:
@@ -358,7 +362,7 @@ def _recompute(
         raise InputError("The activation was let go to save memory, and the engine is closed.")
 
     def work(token: CancelToken) -> Recording:
-        recording, now, consistent = engine._record(args, kwargs, token, keep=ids)
+        recording, now, consistent = engine._record(args, kwargs, token, ids)
         if now != epoch or not consistent:
             raise StaleError(
                 "The activation was let go to save memory, and the weights have changed since.",

@@ -72,7 +72,7 @@ class Twin:
         self.device = home if device is None else torch.empty(0, device=device).device
         self._copies: _Copies | None = None if self.device == home else _Copies(self.device)
         self.epoch, self.shared, self.note = 0, True, ""
-        self._contended, self._last = False, 0
+        self._contended, self._last, self._unprobed = False, 0, False
         self._watched: list[Watched] = []
         self._built: list[object] = []
         self._probe: Probe | None = None
@@ -209,9 +209,10 @@ class Twin:
         """
         with self._lock:
             moved = self._probe is not None and self._probe.changed()
-            if moved:
+            still = self.epoch == epoch and self._seen.still()
+            if moved and still:  # no counter tells, so that nobody else would count it
                 self.epoch += 1
-            return not moved and self.epoch == epoch and self._seen.still()
+            return still and not moved
 
     def _build(self) -> None:
         """Make the copy anew: at first, and when modules, parameters or hooks came, went or were replaced."""
@@ -249,8 +250,10 @@ class Twin:
         if probe:
             if self._probe is None or not self._probe.fits(seen.tensors):
                 self._probe = Probe(seen.tensors)
-            else:
-                moved |= self._probe.changed()
+            elif self._probe.changed() and not self._unprobed:
+                moved = True
+        # Values that differ because of a change that the counters told already are not counted again.
+        self._unprobed = not probe and (moved or self._unprobed)
         self.epoch += moved
         return self.epoch
 

@@ -102,9 +102,19 @@ class Units:
     """
 
     def __init__(self, twin: Twin, budget: int) -> None:
-        self.budget = budget
+        self._budget = budget
         self._twin = twin
         self._graphs: OrderedDict[tuple[int, str], _Graph] = OrderedDict()
+
+    @property
+    def budget(self) -> int:
+        """Bytes that the graphs may hold together."""
+        return self._budget
+
+    @budget.setter
+    def budget(self, budget: int) -> None:
+        self._budget = budget
+        self._evict()
 
     @property
     def nbytes(self) -> int:
@@ -168,9 +178,12 @@ class Units:
             # The graph goes with the trace.
             graph.owner = weakref.ref(trace, _forget(weakref.ref(self), key))
             self._graphs[key] = graph
-            while self.nbytes > self.budget:
-                self._graphs.popitem(last=False)
+            self._evict()
         return graph
+
+    def _evict(self) -> None:
+        while self._graphs and self.nbytes > self._budget:
+            self._graphs.popitem(last=False)
 
     def _build(self, module: nn.Module, epoch: int, trace: Trace, name: str, token: CancelToken) -> _Graph:
         leaves: dict[int, Tensor] = {}
@@ -229,8 +242,8 @@ class _Graph:
 
     def gradient(self, index: tuple[int, ...], token: CancelToken) -> tuple[Tensor, ...]:
         """Return the gradient of one element of the activation on each leaf; keeps the graph."""
-        # One number, not a gradient to start from: given a tensor, the first call in a process imports sympy, and
-        # somebody's first click would wait most of a second for it.
+        # One number, not a gradient to start from: given a tensor, the first call in a process imports sympy,
+        # and somebody's first click would wait most of a second for it.
         with torch.enable_grad():
             unit = self.activation[index]
             unit = unit.real if unit.is_complex() else unit
