@@ -10,7 +10,7 @@ from __future__ import annotations
 import weakref
 from typing import Any, Protocol
 
-__all__ = ["claim_cell"]
+__all__ = ["claim", "clear_earlier_run"]
 
 
 class Closable(Protocol):
@@ -24,19 +24,25 @@ class Closable(Protocol):
 _made: dict[str, tuple[str, weakref.WeakSet[Any]]] = {}
 
 
-def claim_cell(thing: Closable) -> None:
-    """Note that the running cell made `thing`, and close what an earlier run of the same cell made."""
+def clear_earlier_run() -> None:
+    """Close what an earlier run of the running cell made."""
     running = _running_cell()
     if running is None:
         return
     cell, request = running
-    last, things = _made.get(cell, ("", weakref.WeakSet()))
+    last, things = _made.get(cell, (request, ()))
     if last != request:
-        for old in list(things):
-            old.close()
-        things = weakref.WeakSet()
-        _made[cell] = (request, things)
-    things.add(thing)
+        del _made[cell]
+        for thing in list(things):
+            thing.close()
+
+
+def claim(thing: Closable) -> None:
+    """Note that the running cell made `thing`."""
+    running = _running_cell()
+    if running is not None:
+        cell, request = running
+        _made.setdefault(cell, (request, weakref.WeakSet()))[1].add(thing)
 
 
 def _running_cell() -> tuple[str, str] | None:

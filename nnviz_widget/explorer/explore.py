@@ -8,8 +8,8 @@ from torch import nn
 
 from nnviz_widget.engine.engine import Engine
 from nnviz_widget.errors import InputError, NNVizError, UnknownNameError, nearest
+from nnviz_widget.explorer import cells
 from nnviz_widget.explorer import inputs as door
-from nnviz_widget.explorer.cells import claim_cell
 from nnviz_widget.explorer.exploration import Exploration
 from nnviz_widget.explorer.pictures import read_denormalize
 from nnviz_widget.explorer.widget import Explorer, front_end
@@ -77,6 +77,7 @@ def explore(
     (3, 64, 64)
     >>> w.close()
     """
+    cells.clear_earlier_run()
     for name in unknown:
         raise UnknownNameError(
             f"explore() has no argument {name!r}.",
@@ -105,7 +106,7 @@ def explore(
     except BaseException:
         explorer.close()
         raise
-    claim_cell(explorer)
+    cells.claim(explorer)
     return explorer
 
 

@@ -89,7 +89,8 @@ def strips(
     Nodes that have no activation (the graph changed meanwhile, or the run broke off before them) are left
     out.
     """
-    parts: list[Tensor] = []
+    pictures: list[Tensor] = []
+    channels: list[Tensor] = []
     found: list[dict[str, Any]] = []
     start = 0
     patches = _ran(trace, "conv2d")
@@ -105,29 +106,33 @@ def strips(
             laid = _on_patches(stack)
             kind, stack = ("tokens" if laid is stack else "maps"), laid
         chosen, tiles = _strongest(stack, count, size)
-        found.append({"node": node, "kind": kind, "start": start, "channels": chosen})
-        parts.append(tiles)
+        found.append({"node": node, "kind": kind, "start": start})
+        pictures.append(tiles)
+        channels.append(chosen)
         start += len(chosen)
-    if not parts:
+    if not pictures:
         return np.zeros((0, size, size), np.uint8), found
-    # One copy to the host for all of them, whatever device they are on.
-    return torch.cat(parts).cpu().numpy(), found
+    # One copy to the host for all of them: on a GPU every copy waits for the device.
+    chosen_channels = torch.cat(channels).tolist()
+    ends = [*(strip["start"] for strip in found[1:]), start]
+    for strip, end in zip(found, ends, strict=True):
+        strip["channels"] = chosen_channels[strip["start"] : end]
+    return torch.cat(pictures).cpu().numpy(), found
 
 
-def _strongest(stack: Tensor, count: int, size: int) -> tuple[list[int], Tensor]:
+def _strongest(stack: Tensor, count: int, size: int) -> tuple[Tensor, Tensor]:
     """Return the channels of ``[C, H, W]`` with the largest mean magnitude, and their tiles as bytes."""
     values = stack.float().nan_to_num(0.0, 0.0, 0.0)
     if len(values) > count:
         chosen = values.abs().mean((1, 2)).topk(count).indices
         values = values[chosen]
-        channels = chosen.tolist()
     else:
-        channels = list(range(len(values)))
+        chosen = torch.arange(len(values), device=values.device)
     mode = "area" if max(values.shape[1:]) > size else "nearest"
     values = interpolate(values[:, None], size=(size, size), mode=mode)[:, 0]
     low, high = values.amin((1, 2), keepdim=True), values.amax((1, 2), keepdim=True)
     span = torch.where(high > low, high - low, torch.ones_like(high))
-    return channels, ((values - low) / span * 255).round().byte()
+    return chosen, ((values - low) / span * 255).round().byte()
 
 
 def values(trace: Trace, node: str, channel: int) -> NDArray[np.float32]:

@@ -79,8 +79,10 @@ def read_denormalize(denormalize: Any, main: Tensor) -> Denormalize:
             f"denormalize is {what}, expected a function, 'imagenet', (mean, std) or None.",
             hint="For example denormalize=((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)).",
         )
+    if main.dim() != 4:
+        return function  # only pictures are undone
     try:
-        _as_bytes(function(main[:1]))
+        _as_bytes(function(main[:1]), main.shape[1])
     except Exception as error:
         raise InputError(
             f"denormalize does not work on inputs of shape {tuple(main[:1].shape)}: {error}",
@@ -103,7 +105,7 @@ def draw_sample(main: Tensor, index: int, denormalize: Denormalize) -> Picture:
     """
     sample = main[index : index + 1]
     if sample.dim() == 4:
-        return Picture(_as_bytes(denormalize(sample)), "image")
+        return Picture(_as_bytes(denormalize(sample), sample.shape[1]), "image")
     flat = sample[0].detach().float().cpu()
     if flat.dim() <= 1:
         return Picture(_gray(flat.reshape(1, -1)), "vector")
@@ -163,8 +165,11 @@ def _guess(main: Tensor) -> Denormalize:
     return stretch
 
 
-def _as_bytes(picture: Any) -> NDArray[np.uint8]:
-    """``[1, C, H, W]``, ``[C, H, W]`` or ``[H, W, C]`` of numbers from 0 to 1, or bytes -> ``[H, W, 3]``."""
+def _as_bytes(picture: Any, channels: int) -> NDArray[np.uint8]:
+    """Turn ``[1, C, H, W]``, ``[C, H, W]`` or ``[H, W, C]``, from 0 to 1 or bytes, into ``[H, W, 3]`` bytes.
+
+    Where the first axis is not as long as the sample has channels, the last one is taken for them.
+    """
     values = (
         torch.as_tensor(np.asarray(picture) if not isinstance(picture, Tensor) else picture).detach().cpu()
     )
@@ -174,7 +179,7 @@ def _as_bytes(picture: Any) -> NDArray[np.uint8]:
         values = values[None]
     if values.dim() != 3:
         raise ValueError(f"a picture has the shape {tuple(values.shape)}, expected [C, H, W]")
-    if values.shape[0] not in (1, 3, 4) and values.shape[-1] in (1, 3, 4):
+    if values.shape[0] != channels and values.shape[-1] in (1, 3, 4):
         values = values.permute(2, 0, 1)
     if values.shape[0] == 4 or values.shape[0] == 3:
         values = values[:3]

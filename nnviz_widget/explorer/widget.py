@@ -17,6 +17,7 @@ engine's
 
 from __future__ import annotations
 
+import logging
 import os
 import uuid
 import weakref
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
     from nnviz_widget.wire.messages import Buffer
 
 __all__ = ["Explorer", "front_end"]
+
+logger = logging.getLogger("nnviz_widget")
 
 STATIC = Path(__file__).parent.parent / "static"
 #: With this, anywidget watches the files and a page takes over every new build.
@@ -296,8 +299,15 @@ class Explorer(anywidget.AnyWidget):
         if "info" in fresh:
             fresh["info"] = {**self.info, **fresh["info"]}
         for name, value in fresh.items():
-            setattr(self, name, value)
+            self._tell(name, value)
         self.send_state(list(fresh))
+
+    def _tell(self, name: str, value: Any) -> None:
+        """Set a trait; an error in somebody's observer must not end the run that it heard of."""
+        try:
+            setattr(self, name, value)
+        except Exception:
+            logger.exception("an observer of %r failed", name)
 
     def _see(self, visible: bool) -> None:
         if visible and not self._closed:
