@@ -23,6 +23,7 @@ export function Notice({ store }: { store: Store }) {
   }
   if (now.state === "error") return <Problem failure={now.error} message={now.message} store={store} />;
   if (now.state === "loading") return <Loading store={store} status={now} again={run.value !== null} />;
+  if (store.refused.value) return <Error failure={store.refused.value} store={store} />;
   return null;
 }
 
@@ -81,9 +82,21 @@ function Problem({ store, failure, message }: { store: Store; failure?: Failure;
           </p>
         )}
       </div>
-      <button type="button" class="nn-chip" onClick={() => void store.refresh()}>
-        Try again
-      </button>
+      {failure && failure === store.refused.value ? (
+        <button
+          type="button"
+          class="nn-chip"
+          onClick={() => {
+            store.refused.value = null;
+          }}
+        >
+          Dismiss
+        </button>
+      ) : (
+        <button type="button" class="nn-chip" onClick={() => void store.refresh()}>
+          Try again
+        </button>
+      )}
     </div>
   );
 }
