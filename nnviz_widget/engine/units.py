@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from nnviz_widget.engine.memory import storage_key
+from nnviz_widget.engine.activations import storage_key
 from nnviz_widget.engine.recorder import record
 from nnviz_widget.errors import InputError, OutOfMemoryError
 
