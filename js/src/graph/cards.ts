@@ -7,7 +7,7 @@ import { formOf, markOf } from "./words";
 
 export const CARD_WIDTH = 284;
 export const CARD_HEIGHT = 74;
-export const NARROW_WIDTH = 178;
+export const NARROW_WIDTH = 186;
 export const NARROW_HEIGHT = 92;
 export const SLIM_HEIGHT = 28;
 export const DOT = 26;

@@ -280,11 +280,13 @@ export class GraphController {
     this.focused.value = item.id;
     const box = this.boxOf(item.id);
     if (!box) return;
-    const rect = this.rectOf(box);
-    const now = this.viewport.peek();
-    const seen = inSight(now, rect, this.pane.peek());
+    const [rect, pane] = [this.rectOf(box), this.pane.peek()];
+    const now = this.arrived ? this.viewport.peek() : this.homeView();
+    const seen = inSight(now, rect, pane) === now;
+    const next = seen && (needed.length === 0 || !this.arrived) ? now : centred(now, rect, pane);
+    if (this.arrived) this.glide(next);
+    else this.viewport.value = next;
     this.arrived = true;
-    this.glide(seen === now && needed.length === 0 ? now : centred(now, rect, this.pane.peek()));
   }
 
   nextMatch(step = 1): void {
@@ -386,6 +388,8 @@ export class GraphController {
 
   /** The pane changed its width: what was in the middle stays there. */
   resized(size: Size): void {
+    // A hidden pane has no size; it comes back as it was.
+    if (size.width === 0 || size.height === 0) return;
     const before = this.pane.peek();
     this.pane.value = size;
     if (!this.arrived || before.width === 0 || size.width === before.width) return;
