@@ -23,7 +23,7 @@ export function Notice({ store }: { store: Store }) {
   }
   if (now.state === "error") return <Problem failure={now.error} message={now.message} store={store} />;
   if (now.state === "loading") return <Loading store={store} status={now} again={run.value !== null} />;
-  if (store.refused.value) return <Error failure={store.refused.value} store={store} />;
+  if (store.refused.value) return <Problem failure={store.refused.value} store={store} />;
   return null;
 }
 

@@ -17,7 +17,7 @@ import {
 } from "./data";
 import { Few } from "./few";
 import { Latest } from "./latest";
-import type { GraphGroup, GraphNode, Selection, Synced } from "./synced";
+import type { Failure, GraphGroup, GraphNode, Selection, Synced } from "./synced";
 import { createView, type View } from "./view";
 
 export type DataState = "empty" | "loading" | "ready" | "busy" | "stale" | "error" | "dead" | "static";
@@ -42,6 +42,8 @@ export class Store {
   readonly stats = signal<Loadable<Stats>>(IDLE);
   readonly saliency = signal<Loadable<Saliency>>(IDLE);
   readonly pixel = signal<PixelInfo | null>(null);
+  /** Why the sample asked for last is not on the screen. */
+  readonly refused = signal<Failure | null>(null);
   readonly timings = signal<{ trace?: number; maps?: number; saliency?: number }>({});
 
   private readonly mapCache = new Few<Maps>(MAPS_KEPT);
@@ -106,7 +108,7 @@ export class Store {
 
   /** Reads the weights now: traces the current sample once more. */
   async refresh(): Promise<void> {
-    await this.settle(this.request("run", { sample: this.synced.selection.peek().sample }, { slot: "run" }));
+    await this.trace(this.synced.selection.peek().sample);
   }
 
   /** Ends the trace that is under way. */
@@ -215,7 +217,7 @@ export class Store {
       effect(() => {
         const wish = sample.value;
         if (runKey.value > 0 && run.peek()?.sample !== wish) {
-          void this.settle(this.request("run", { sample: wish }, { slot: "run" }));
+          void this.trace(wish);
         }
       }),
       effect(() => {
@@ -281,6 +283,22 @@ export class Store {
       if ((error as { code?: string }).code !== "cancelled")
         this.view.announce.value = (error as Error).message;
       return null;
+    }
+  }
+
+  /** Runs the model on a sample. Where it cannot, what was on the screen stays, and the page says why. */
+  private async trace(sample: number): Promise<void> {
+    try {
+      await this.request("run", { sample }, { slot: "run" });
+      this.refused.value = null;
+    } catch (error) {
+      const { message, hint, detail } = error as WireError;
+      if (isCancelled(error) || this.wire.dead.peek()) return;
+      const title = `Sample ${sample} could not be run.`;
+      this.refused.value = { ...(detail as Partial<Failure>), title, message, hint };
+      const shown = this.synced.run.peek()?.sample;
+      const wish = this.synced.selection.peek().sample;
+      if (shown !== undefined && wish === sample) this.synced.select({ sample: shown });
     }
   }
 
