@@ -14,8 +14,8 @@ from nnviz_widget.errors import NNVizError
 if TYPE_CHECKING:
     from nnviz_widget import demo as demo
     from nnviz_widget.engine.engine import Engine as Engine
-    from nnviz_widget.explorer.widget import Explorer as Explorer
     from nnviz_widget.explorer.explore import explore as explore
+    from nnviz_widget.explorer.widget import Explorer as Explorer
 
 __version__ = "0.1.0"
 __all__ = ["Engine", "Explorer", "NNVizError", "demo", "explore"]

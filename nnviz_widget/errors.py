@@ -1,8 +1,8 @@
 """The one family of errors that users meet.
 
 Every message says what was given, what was expected and what to do next. Errors know nothing of torch, of
-messages or of widgets, so that each part of the package can raise them; how an error travels to the page is the
-business of ``explorer.operations``.
+messages or of widgets, so that each part of the package can raise them; how an error travels to the page is
+the business of ``explorer.operations``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ __all__ = [
     "ModelError",
     "NNVizError",
     "OutOfMemoryError",
+    "StaleError",
     "UnknownLayerError",
     "UnknownNameError",
     "nearest",
@@ -61,6 +62,12 @@ class UnknownNameError(InputError, LookupError):
 
 class UnknownLayerError(UnknownNameError):
     """No layer of that name ran in the traced pass."""
+
+
+class StaleError(NNVizError):
+    """What was asked for belongs to weights that have changed since."""
+
+    code = "stale_epoch"
 
 
 class OutOfMemoryError(NNVizError):
