@@ -152,7 +152,8 @@ class _Drawing:
         calls = [op for op in ops if op.kind not in {*STATE, "constant"}]
         main = calls[-1] if calls else ops[-1]
         if len(calls) > 1:
-            main = max(reversed(calls), key=lambda op: flops_of(op, self.ops))
+            # The costliest; of equals the last that did something.
+            main = max(reversed(calls), key=lambda op: (flops_of(op, self.ops), op.kind != "identity"))
         specs = [self.ops[ref.op].outputs[ref.port] for ref in frame.outputs]
         node = self._node(frame.id, (frame.path, frame.call), (main.name, "module"), calls, specs)
         node.type = type(frame.module).__name__

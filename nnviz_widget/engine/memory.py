@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Kept", "Memory", "layout_of"]
 
+#: Bytes up to which it is found out exactly whether two tensors overlap.
+_LARGEST = 1 << 26
+
 
 class Memory:
     """Values and storages of one run."""
@@ -105,7 +108,7 @@ class Memory:
         found = []
         for tensor in [*self._alive(key), *self._alive(origin)]:
             start, end = _span(tensor)
-            if tensor is not written and start < high and low < end:
+            if tensor is not written and start < high and low < end and _interlock(tensor, written):
                 found.append(tensor)
         return found
 
@@ -266,6 +269,16 @@ def _over(storage: torch.UntypedStorage, like: Tensor, layout: Layout | None = N
 def layout_of(tensor: Tensor) -> Layout:
     """Return shape, strides and storage offset."""
     return tuple(tensor.shape), tuple(tensor.stride()), int(tensor.storage_offset())
+
+
+def _interlock(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors in the same stretch of memory share an element: two columns of a matrix do not."""
+    high, end = _span(a)[1], _span(b)[1]
+    if a.dtype != b.dtype or max(high, end) > _LARGEST:
+        return True  # not worth finding out
+    marks = torch.zeros(max(high, end) // a.element_size(), dtype=torch.bool)
+    marks.as_strided(a.size(), a.stride(), a.storage_offset()).fill_(True)
+    return bool(marks.as_strided(b.size(), b.stride(), b.storage_offset()).any())
 
 
 def _span(tensor: Tensor) -> tuple[int, int]:

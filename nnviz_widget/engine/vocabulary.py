@@ -163,6 +163,8 @@ _METADATA_PROPERTIES = words(
 
 def _word(raw: str) -> str:
     word = raw.strip("_") or raw
+    for family in ("fft_", "linalg_", "special_"):
+        word = word.removeprefix(family)
     return _NAMES.get(raw, _NAMES.get(word, word))
 
 

@@ -183,6 +183,20 @@ def test_a_write_through_a_view_reaches_what_reads_the_whole() -> None:
     assert graph["/empty_like"].status == "unused"
 
 
+def test_writing_one_half_does_not_touch_the_other() -> None:
+    class Halves(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            a, b = (x + 1).chunk(2, 1)
+            a.mul_(2)
+            return a - b
+
+    assert ("/mul", "/sub") in edges(draw(Halves, rows()))
+    assert {edge for edge in edges(draw(Halves, rows())) if edge[1] == "/sub"} == {
+        ("/mul", "/sub"),
+        ("/chunk", "/sub"),
+    }
+
+
 def test_a_branch_on_data_is_a_decision() -> None:
     up, down = (draw(models.Branching, x) for x in (rows().abs(), -rows().abs()))
     assert "up" in up
