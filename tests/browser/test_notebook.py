@@ -60,15 +60,19 @@ def test_a_reopened_notebook_without_a_kernel_shows_the_last_state(lab):
     notebook.run()
     explorer = ExplorerPage(notebook)
     explorer.wait()
+    picture = notebook.root.locator("img.nnviz-still")
+    picture.wait_for(state="attached")
+    overview = picture.get_attribute("src")
     explorer.click_layer("stage2")
-    channel = explorer.strongest()
-    explorer.click_pixel(channel, 12, 20, (32, 32))
-    explorer.page.wait_for_timeout(1500)  # the page hands over a picture of itself when it has come to rest
+    # The page hands over a picture of itself whenever it has come to rest.
+    notebook.page.wait_for_function(
+        "before => document.querySelector('img.nnviz-still').src !== before", arg=overview
+    )
     notebook.save()
     notebook.close()
     lab.notebooks.remove(notebook)
     again = lab.reopen(notebook.path, kernel=False)
-    still = again.root.locator('.jp-OutputArea-output img, .nnviz[data-state="static"]').first
+    still = again.root.locator("img.nnviz-still")
     still.wait_for()
     box = still.bounding_box()
     assert box["width"] > 500
