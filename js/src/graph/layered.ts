@@ -29,6 +29,7 @@ export interface Bend {
 
 export const COLUMN_GAP = 20;
 export const ROW_GAP = 40;
+const MANY = 30;
 const TOO_MANY = 300;
 
 export function edgeKey(source: number, target: number): string {
@@ -59,7 +60,9 @@ function byDagre(
   size: (vertex: number) => Size,
 ): Rough | null {
   const graph = new Graph<GraphLabel, NodeLabel, EdgeLabel>();
-  graph.setGraph({ rankdir: "TB", nodesep: COLUMN_GAP, edgesep: 14, ranksep: ROW_GAP });
+  // The best ranks cost more than they are worth where there are many.
+  const ranker = vertices.length > MANY ? "tight-tree" : "network-simplex";
+  graph.setGraph({ rankdir: "TB", nodesep: COLUMN_GAP, edgesep: 14, ranksep: ROW_GAP, ranker });
   graph.setDefaultEdgeLabel(() => ({}));
   for (const vertex of vertices) graph.setNode(`${vertex}`, { ...size(vertex) });
   for (const [source, target] of edges) graph.setEdge(`${source}`, `${target}`, {});
