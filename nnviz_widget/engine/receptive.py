@@ -103,14 +103,22 @@ class _Walk:
         self.exact = True
         self._values: dict[Ref, Tensor] = {}
         self._live: set[int] = set()
+        # Constants that may be made of the inputs where nobody saw it: in numpy, in compiled code.
+        self._unseen = {op.index for op in ops if op.kind == "constant" and op.unsafe}
         for op in ops:
-            if op.kind == "input" or any(ref.op in self._live for ref in op.inputs):
+            if op.kind == "output":
+                self._unseen |= {ref.op for ref in op.inputs if ops[ref.op].kind == "constant"}
+        for op in ops:
+            unseen = op.index in self._unseen
+            if op.kind == "input" or unseen or any(ref.op in self._live for ref in op.inputs):
                 self._live.add(op.index)
 
     def back(self, unit: Ref, mask: Tensor) -> None:
         """Walk from the unit to the inputs."""
         self.masks[unit] = mask
         for op in reversed(self.ops[: unit.op + 1]):
+            if op.index in self._unseen and Ref(op.index) in self.masks:
+                self._give_up([Ref(source.index) for source in self.ops if source.kind == "input"])
             if op.index not in self._live or op.kind in _SOURCES:
                 continue
             masks = {
@@ -135,19 +143,18 @@ class _Walk:
             return
         call = Call(op, masks, spec_of=self._spec, live=self._is_live, value_of=self._value)
         try:
-            found = list(reach(call))
+            for ref, mask in list(reach(call)):
+                self._add(ref, mask)
         except UnknownStructureError:
-            found = None
+            self._give_up(call.live_inputs())
         except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError):
-            found = None  # called in a way that the rule did not foresee
-        if found is None:
-            self.exact = False
-            found = [
-                (ref, torch.ones([1] * len(self._spec(ref).shape), dtype=torch.bool))
-                for ref in call.live_inputs()
-            ]
-        for ref, mask in found:
-            self._add(ref, mask)
+            self._give_up(call.live_inputs())  # called in a way that the rule did not foresee
+
+    def _give_up(self, refs: list[Ref]) -> None:
+        """Let all of these values be seen, and say that it is not known better."""
+        self.exact = False
+        for ref in refs:
+            self._add(ref, torch.ones([1] * len(self._spec(ref).shape), dtype=torch.bool))
 
     def _through_alias(self, mask: Tensor, alias: Alias, masks: dict[int, Tensor]) -> None:
         """Send the overwritten part of an alias to what was written there, and the rest to what it was."""

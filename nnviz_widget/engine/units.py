@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_map
 
 from nnviz_widget.engine.activations import storage_key
 from nnviz_widget.engine.recorder import record
-from nnviz_widget.errors import InputError, OutOfMemoryError
+from nnviz_widget.errors import InputError, ModelError, OutOfMemoryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,7 +47,7 @@ class Saliency:
         d unit / d input, of the shape of the input; a tuple in the order of `Trace.inputs` where several of
         them are of floating point.
     value : float
-        The unit's own activation.
+        The unit's own activation; of a complex one the real part, which is also what the gradient is of.
     epoch : int
         Of the weights that both were computed from; larger than the trace's where the model was trained
         since.
@@ -146,19 +146,27 @@ class Units:
         def run(module: nn.Module, epoch: int) -> tuple[Any, float]:
             graph = self._graph(module, epoch, trace, name, token)
             index = locate(tuple(graph.activation.shape), unit, sample, name)
-            return graph.gradient(index, token), float(graph.activation.detach()[index])
+            value = graph.activation.detach()[index]
+            return graph.gradient(index, token), float(value.real if value.is_complex() else value)
 
         try:
-            (values, value), epoch, consistent = self._twin.steadily(run)
-        except (torch.OutOfMemoryError, OutOfMemoryError):
-            self.clear()
             try:
                 (values, value), epoch, consistent = self._twin.steadily(run)
-            except torch.OutOfMemoryError as error:
-                raise OutOfMemoryError(
-                    f"The device ran out of memory in the backward pass from {name!r}.",
-                    hint="Trace fewer samples at a time, or a smaller input.",
-                ) from error
+            except (torch.OutOfMemoryError, OutOfMemoryError):
+                self.clear()
+                (values, value), epoch, consistent = self._twin.steadily(run)
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemoryError(
+                f"The device ran out of memory in the backward pass from {name!r}.",
+                hint="Trace fewer samples at a time, or a smaller input.",
+            ) from error
+        except RuntimeError as error:
+            raise ModelError(
+                f"Autograd refuses the backward pass from {name!r}: {error}",
+                hint="The model cannot be differentiated this way by autograd itself either.",
+                node=name,
+                trace=trace,
+            ) from error
         return Saliency(values[0] if len(values) == 1 else values, value, epoch, consistent)
 
     def clear(self) -> None:

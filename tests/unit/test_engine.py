@@ -232,6 +232,34 @@ def test_nan_and_infinity_pass_through(engine: Engine) -> None:
     assert only(engine.unit_saliency(trace, "0", (1, 2, 2))).isfinite().all()
 
 
+def test_complex_and_float64_models_work() -> None:
+    torch.manual_seed(0)
+    for dtype in (torch.complex64, torch.float64):
+        model = nn.Sequential(nn.Linear(3, 2, dtype=dtype))
+        x = torch.randn(2, 3, dtype=dtype)
+        with Engine(model) as engine:
+            found = engine.saliency(engine.trace(x), "0", 1, sample=1)
+        leaf = x.clone().requires_grad_()
+        unit = model(leaf)[1, 1].real if dtype.is_complex else model(leaf)[1, 1]
+        assert torch.equal(only(found.values), torch.autograd.grad(unit, leaf)[0])
+        assert found.value == float(unit)
+
+
+def test_what_autograd_itself_refuses_is_an_error_of_the_model() -> None:
+    class Reentrant(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.utils.checkpoint.checkpoint(self.inner, x, use_reentrant=True)
+
+    with Engine(Reentrant()) as engine:
+        trace = engine.trace(torch.randn(1, 3))
+        with pytest.raises(ModelError, match="Autograd refuses"):
+            engine.unit_saliency(trace, "output", 1)
+
+
 # -- layers, units, samples ---------------------------------------------------------------
 
 

@@ -236,15 +236,26 @@ def test_inputs_that_are_no_images_have_a_mask_of_one_sample_and_no_box() -> Non
     check(field(model, x, "output", 2), torch.ones(2, 8, dtype=torch.bool))
 
 
-@pytest.mark.parametrize("what", ["fft", "sort by data"])
+@pytest.mark.parametrize("what", ["fft", "sort by data", "numpy", "script", "all script"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_what_is_not_known_reaches_everything_and_says_so(what: str) -> None:
     class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            if what == "script":
+                self.inner = torch.jit.script(nn.Conv2d(3, 3, 1))
+
         def forward(self, x: Tensor) -> Tensor:
             if what == "fft":
                 return torch.fft.fft(x).real
+            if what == "numpy":
+                return torch.from_numpy(x.numpy() * 2) + 1
+            if what == "script":
+                return self.inner(x)
             return x[:, :, x.sum((0, 1, 3)).argsort()]
 
-    found = field(Odd(), torch.randn(1, 3, 8, 8), "", (0, 2, 2))
+    model = torch.jit.script(nn.Conv2d(3, 3, 1)) if what == "all script" else Odd()
+    found = field(model, torch.randn(1, 3, 8, 8), "output", (0, 2, 2))
     assert not found.exact
     assert found.mask.all()
 
