@@ -6,6 +6,7 @@ notebook can start while they are still being read from disk.
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["Engine", "Explorer", "NNVizError", "demo", "explore"]
+
+# Tracebacks of what goes wrong behind a page are for who listens here, never for the page or a cell's output.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _HOMES = {
     "Engine": "nnviz_widget.engine.engine",

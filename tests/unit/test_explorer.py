@@ -12,12 +12,15 @@ import ipywidgets
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 import nnviz_widget as nnviz
 from nnviz_widget.errors import InputError, NNVizError, UnknownNameError
 from nnviz_widget.explorer.widget import Explorer
 from nnviz_widget.wire.arrays import unpack
+from nnviz_widget.wire.messages import ERROR_CODES
 
 NAMES = list("abcde")
 
@@ -316,6 +319,42 @@ def test_a_request_that_makes_no_sense_gets_an_answer_and_changes_nothing(make, 
     assert error["code"] == code
     assert 0 < len(error["message"]) < 500
     assert w.run == shown
+    page.get("maps", node="conv", sample=0)
+
+
+def test_hundreds_of_strange_requests_are_each_answered_and_stop_nothing(make):
+    """Known operations with parameters of every kind; malformed envelopes are tested with the session."""
+    w, page = make()
+    assert w.trace
+    numbers = st.integers(-2, 20) | st.integers() | st.floats() | st.booleans() | st.none()
+    json = st.recursive(
+        numbers | st.text(max_size=6), lambda inner: st.lists(inner, max_size=4), max_leaves=6
+    )
+    names = st.sampled_from(["conv", "fc", "/add", "", "input", "output", "nowhere"])
+    known = {
+        "node": names,
+        "sample": st.integers(-1, 4),
+        "channel": st.integers(0, 9),
+        "unit": st.lists(st.integers(0, 12)),
+    }
+    ops = st.sampled_from(
+        ["inputs", "input", "run", "strips", "maps", "values", "stats", "saliency", "pixel"]
+    )
+    ops |= st.sampled_from(["charts", "still", "fly"])
+    params = st.dictionaries(
+        st.sampled_from([*known, "nodes", "size", "count", "max_side", "x", "y"]), json
+    ) | (st.fixed_dictionaries({}, optional=known))
+
+    @settings(max_examples=500, deadline=None, database=None)
+    @given(ops, params)
+    def strange(op, p):
+        end = page.terminal(page.ask(op, **p))
+        page.sent.clear()
+        assert end["t"] == "chunk" or end["code"] in ERROR_CODES
+        assert end.get("code") != "internal", end
+
+    strange()
+    page.get("run", sample=0)
     page.get("maps", node="conv", sample=0)
 
 

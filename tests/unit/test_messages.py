@@ -17,9 +17,9 @@ FIXTURES = Path(__file__).parent.parent / "fixtures" / "wire"
 REQUEST = {"v": 1, "t": "req", "rid": "r1", "view": "v", "slot": "maps", "op": "maps", "p": {"node": "conv"}}
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=6) | st.dictionaries(st.text(), inner, max_size=6),
-    max_leaves=20,
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
+    max_leaves=8,
 )
 
 
@@ -85,13 +85,13 @@ def test_buffers_of_the_wrong_kind_number_or_size_are_refused(buffers):
     assert isinstance(parse(REQUEST, buffers), Invalid)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(content=JSON, buffers=JSON)
 def test_parse_never_raises_on_any_json(content, buffers):
     parse(content, buffers)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(
     content=st.fixed_dictionaries(
         {"t": st.sampled_from(["req", "cancel", "ack", "hello", "visible"]) | JSON},
