@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-__all__ = ["Tiles", "patch_grid", "planes", "tiles"]
+__all__ = ["Tiles", "patch_grid", "planes", "tiles", "unit_at"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,24 @@ def planes(activation: Tensor, sample: int = 0, *, series: bool = False) -> tupl
     while values.dim() > 3:
         values = values[:, values.shape[1] // 2]
     return "maps", values
+
+
+def unit_at(shape: Sequence[int], place: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the index of a unit in one sample's activation from its place in the picture: undoes `planes`.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Of the activation, with its batch axis.
+    place : tuple of int
+        ``(channel, y, x)`` of a map; anything else is an index already.
+    """
+    if len(place) != 3 or len(shape) == 4:
+        return place
+    channel, y, x = place
+    if len(shape) == 3:
+        return channel, x
+    return channel, *(size // 2 for size in shape[2:-2]), y, x
 
 
 def tiles(

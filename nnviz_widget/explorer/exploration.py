@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nnviz_widget.engine.jobs import Cancelled, ClosedError, Job, Priority
+from nnviz_widget.engine.tiles import unit_at
 from nnviz_widget.errors import InputError, ModelError, NNVizError, UnknownLayerError
 from nnviz_widget.explorer.results import find_logits, predictions
 
@@ -308,9 +309,15 @@ class Exploration:
             return wanted if wanted in outputs else outputs[0]
 
     def unit_saliency(self, layer: Any, unit: tuple[int, ...]) -> Shown:
-        """Return the gradient of a unit for the sample on the screen; the newest one is kept."""
+        """Return the gradient of a unit for the sample on the screen; the newest one is kept.
+
+        `unit` is an index in one sample's activation, or ``(channel, y, x)`` in its picture.
+        """
         trace = self.trace_of(self.sample)
         node = self.resolve(layer)
+        ref = trace.refs.get(node)
+        if ref is not None:
+            unit = unit_at(trace.ops[ref.op].outputs[ref.port].shape, unit)
         kept = self.saliency
         asked = (node, unit, self.run_number)
         if kept is not None and (kept.node, kept.unit, kept.run) == asked and kept.epoch == self.engine.epoch:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from nnviz_widget.engine.tiles import planes, tiles
+from nnviz_widget.engine.tiles import planes, tiles, unit_at
 from nnviz_widget.errors import InputError
 
 
@@ -152,3 +152,16 @@ def test_the_activation_is_left_alone():
     before = activation.clone()
     tiles(activation)
     assert torch.equal(activation, before)
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 5, 6), (1, 4, 11), (1, 2, 5, 4, 3), (1, 2, 7, 5, 4, 3)])
+def test_a_place_in_the_picture_leads_back_to_its_unit(shape):
+    activation = torch.arange(torch.Size(shape).numel()).reshape(shape)
+    _, stack = planes(activation, series=True)
+    place = (1, stack.shape[1] - 1, 2)
+    assert activation[0][unit_at(shape, place)] == stack[place]
+
+
+def test_an_index_of_a_token_or_an_entry_stays_as_it_is():
+    assert unit_at((1, 9, 5), (3, 2)) == (3, 2)
+    assert unit_at((1, 10), (7,)) == (7,)
