@@ -21,7 +21,7 @@ QUIET = {
         "fetchNews": "false",
         "checkForUpdates": False,
         "doNotDisturbMode": True,
-    }
+    },
 }
 
 
@@ -35,9 +35,8 @@ def has_display() -> bool:
 def write_settings() -> None:
     """Write JupyterLab's defaults into this virtual environment, never into the user's home."""
     settings = Path(sys.prefix) / "share" / "jupyter" / "lab" / "settings" / "overrides.json"
-    if not settings.exists():
-        settings.parent.mkdir(parents=True, exist_ok=True)
-        settings.write_text(json.dumps(QUIET, indent=2), encoding="utf-8")
+    settings.parent.mkdir(parents=True, exist_ok=True)
+    settings.write_text(json.dumps(QUIET, indent=2), encoding="utf-8")
 
 
 def command(notebook: str) -> list[str]:
