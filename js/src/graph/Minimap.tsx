@@ -9,6 +9,7 @@ import { categoryOf } from "./words";
 
 const WIDTH = 84;
 const NARROWEST = 26;
+const ROOMY = 640;
 const HEIGHT = 150;
 const SCREENS = 2;
 
@@ -18,7 +19,7 @@ export function Minimap({ graph, drawing }: { graph: GraphController; drawing: D
   const pane = graph.pane.value;
   const k = graph.viewport.value.k;
   const large = k * drawing.height > SCREENS * pane.height || k * drawing.width > SCREENS * pane.width;
-  const shown = large && pane.width >= 3 * WIDTH;
+  const shown = large && pane.width >= ROOMY;
   const sy = Math.min(WIDTH / drawing.width, HEIGHT / drawing.height);
   // A long chain would be a hair: it is drawn broader than it is.
   const sx = Math.max(sy, NARROWEST / drawing.width);

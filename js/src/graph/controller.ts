@@ -24,6 +24,7 @@ import { hasStrip, nameOf } from "./words";
 
 const GLIDE_MS = 220;
 const ASIDE = 40;
+const SETTLE_MS = 400;
 
 export interface Lit {
   segments: ReadonlySet<Segment>;
@@ -60,6 +61,7 @@ export class GraphController {
   private arrived = false;
   private own: string | null = null;
   private gliding = 0;
+  private later: ReturnType<typeof setTimeout> | undefined;
   private readonly undo: Array<() => void> = [];
 
   constructor(readonly store: Store) {
@@ -150,6 +152,7 @@ export class GraphController {
 
   dispose(): void {
     this.halt();
+    clearTimeout(this.later);
     for (const step of this.undo) step();
   }
 
@@ -197,10 +200,22 @@ export class GraphController {
       open.add(id);
     }
     this.change(open, item);
+    this.showWidth(item);
     this.announce(`${nameOf(item)} opened, ${item.children.length} inside`);
   }
 
+  /** What opened beyond the side of the pane comes in sideways, once it is open and a second click has had its time. */
+  private showWidth(item: Item): void {
+    clearTimeout(this.later);
+    this.later = setTimeout(() => {
+      const box = this.boxOf(item.id);
+      const now = this.viewport.peek();
+      if (box) this.glide({ ...now, x: inSight(now, this.rectOf(box), this.pane.peek()).x });
+    }, SETTLE_MS);
+  }
+
   shut(item: Item): void {
+    clearTimeout(this.later);
     const open = new Set(this.store.view.open.peek());
     open.delete(item.id);
     this.change(open, item);
@@ -417,6 +432,7 @@ export class GraphController {
 
   /** A gesture took over. */
   moved(view: Viewport): void {
+    clearTimeout(this.later);
     this.halt();
     this.viewport.value = view;
   }

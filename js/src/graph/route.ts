@@ -36,13 +36,17 @@ export function headOf(points: readonly Point[]): string {
   return `M${end[0]} ${end[1]}L${bx - dy * wide} ${by + dx * wide}L${bx + dy * wide} ${by - dx * wide}Z`;
 }
 
-/** Where to write on a line: the middle of its longest upright part, or of its longest part. */
+/** Where to write on a line: beside its arrow if it comes from above, otherwise at the middle of its longest part. */
 export function labelPlace(points: readonly Point[]): { x: number; y: number; upright: boolean } {
+  const [before, end] = [points[points.length - 2], points[points.length - 1]];
+  if (before && end && before[0] === end[0] && end[1] - before[1] >= HEAD) {
+    return { x: end[0], y: end[1] - HEAD - 1, upright: true };
+  }
   let best = { size: -1, x: 0, y: 0, upright: true };
   for (let at = 1; at < points.length; at++) {
     const [a, b] = [points[at - 1] as Point, points[at] as Point];
+    const size = length(a, b);
     const upright = Math.abs(a[0] - b[0]) < 0.5;
-    const size = length(a, b) * (upright ? 1.5 : 1);
     if (size > best.size) best = { size, x: (a[0] + b[0]) / 2, y: (a[1] + b[1]) / 2, upright };
   }
   return best;
