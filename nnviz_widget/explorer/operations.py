@@ -64,7 +64,7 @@ class Operations:
     exploration : Exploration
         What is asked about.
     host : mapping of str to callable
-        Operations that need the widget itself, such as ``charts`` and ``still``.
+        Operations that need the widget itself, such as ``still``.
     """
 
     def __init__(self, exploration: Exploration, host: Mapping[str, Operation]) -> None:

@@ -108,7 +108,7 @@ class Explorer(anywidget.AnyWidget):
         self._still = Still(f"{info['model']} explored with nnviz_widget")
         operations = Operations(
             exploration,
-            {"charts": _host_operation(me, "_chart"), "still": _host_operation(me, "_take_still")},
+            {"still": _host_operation(me, "_take_still")},
         )
         self._session = Session(
             lambda content, buffers: _call(me, "_send_custom", content, buffers),
@@ -322,13 +322,6 @@ class Explorer(anywidget.AnyWidget):
         return not self._closed
 
     # ---- operations that need the widget ------------------------------------------------------------------
-
-    def _chart(self, _question: Question) -> Reply:
-        try:
-            figure = self.statistics
-        except ImportError:
-            return Reply(meta={"model_id": None})
-        return Reply(meta={"model_id": figure.model_id})
 
     def _take_still(self, question: Question) -> Reply:
         if len(question.buffers) != 1:

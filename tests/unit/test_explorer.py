@@ -340,7 +340,7 @@ def test_hundreds_of_strange_requests_are_each_answered_and_stop_nothing(make):
     ops = st.sampled_from(
         ["inputs", "input", "run", "strips", "maps", "values", "stats", "saliency", "pixel"]
     )
-    ops |= st.sampled_from(["charts", "still", "fly"])
+    ops |= st.sampled_from(["still", "fly"])
     params = st.dictionaries(
         st.sampled_from([*known, "nodes", "size", "count", "max_side", "x", "y"]), json
     ) | (st.fixed_dictionaries({}, optional=known))
@@ -369,9 +369,8 @@ def test_an_unexpected_error_is_answered_shortly_and_logged_in_full(make, monkey
 
 
 def test_the_figure_of_statistics_follows_the_selection(make):
-    w, page = make()
-    meta, _ = page.get("charts", node="act", sample=0)
-    assert meta["model_id"] == w.statistics.model_id
+    w, _ = make()
+    assert w.trace
     drawn = threading.Event()
     w.statistics.observe(lambda change: drawn.set(), "title")
     w.select("act")

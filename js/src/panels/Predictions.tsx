@@ -2,6 +2,7 @@
 
 import { useState } from "preact/hooks";
 import { percent, signed } from "../maps/format";
+import { Segments } from "../maps/Segments";
 import type { Store } from "../state/store";
 import type { Prediction } from "../state/synced";
 
@@ -29,14 +30,15 @@ export function Predictions({ store }: { store: Store }) {
     <section class="nn-predictions" aria-label="predictions">
       <h3>
         Predictions
-        <button
-          type="button"
-          class="nn-link"
-          title="show probabilities or logits"
-          onClick={() => setLogits(!logits)}
-        >
-          {logits ? "logits" : "softmax"}
-        </button>
+        <Segments
+          label="show"
+          value={logits ? "logits" : "softmax"}
+          options={[
+            ["softmax", "softmax"],
+            ["logits", "logits"],
+          ]}
+          onChoose={(choice) => setLogits(choice === "logits")}
+        />
       </h3>
       <div class="nn-classes">
         {classes.map((entry) => (

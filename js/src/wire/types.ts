@@ -235,12 +235,6 @@ export interface Operations {
       unit: Unit | null;
     };
   };
-  /** The id of a bqplot figure widget, or null where there is none. */
-  charts: {
-    params: { node: string; sample: number };
-    arrays: None;
-    meta: { model_id: string | null };
-  };
   /** Hands the kernel a PNG of the page (one buffer), for the notebook as it is saved. */
   still: { params: Record<string, never>; arrays: None; meta: None };
 }
