@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import gc
+import sys
 import threading
 import time
 import weakref
@@ -242,6 +243,22 @@ def test_a_forgotten_queue_ends_its_thread_and_keeps_neither_owner_nor_results()
     assert gone() is None
     thread.join(PATIENCE)
     assert not thread.is_alive()
+
+
+def test_threads_take_shorter_turns_only_while_a_job_runs(jobs: Jobs) -> None:
+    before = sys.getswitchinterval()
+    with jobs.paused():
+        assert sys.getswitchinterval() == before
+    other = Jobs("other-engine")
+    both = [Busy(jobs).wait_until_started(), Busy(other).wait_until_started()]
+    assert sys.getswitchinterval() < before
+    for busy in both:
+        busy.released.set()
+    for each in (jobs, other):
+        with each.paused():
+            pass
+    other.close()
+    assert sys.getswitchinterval() == before
 
 
 def test_no_thread_starts_before_the_first_job() -> None:
