@@ -4,12 +4,13 @@
 import { batch, computed, effect, type ReadonlySignal, signal, untracked } from "@preact/signals";
 import type { Store } from "../state/store";
 import type { Graph } from "../state/synced";
+import { Glider } from "./glider";
 import { above, buildHierarchy, canOpen, type Hierarchy, type Item, isOpen, shownFor } from "./hierarchy";
 import { type Drawing, type DrawnBox, Layouter, type Segment } from "./layout";
+import { beside, type Lit, light, neighbours, type Side } from "./near";
 import { openAtFirst, withinBounds, withOnlyChildren } from "./opening";
 import { countInside, findItems } from "./search";
 import {
-  between,
   centred,
   close,
   home,
@@ -22,14 +23,8 @@ import {
 } from "./viewport";
 import { hasStrip, nameOf } from "./words";
 
-const GLIDE_MS = 220;
 const ASIDE = 40;
 const SETTLE_MS = 400;
-
-export interface Lit {
-  segments: ReadonlySet<Segment>;
-  near: ReadonlySet<string>;
-}
 
 const DARK: Lit = { segments: new Set(), near: new Set() };
 
@@ -60,7 +55,7 @@ export class GraphController {
   private words = "";
   private arrived = false;
   private own: string | null = null;
-  private gliding = 0;
+  private readonly glider = new Glider(this.viewport);
   private later: ReturnType<typeof setTimeout> | undefined;
   private readonly undo: Array<() => void> = [];
 
@@ -78,7 +73,10 @@ export class GraphController {
     this.lit = computed(() => {
       const wire = this.hoveredWire.value;
       if (wire) return { segments: new Set([wire]), near: new Set() };
-      return this.light(view.hoveredNode.value, this.drawing.value);
+      const item = this.itemOf(view.hoveredNode.value, this.hierarchy.value);
+      return item && this.hierarchy.value && this.drawing.value
+        ? light(item, this.hierarchy.value, this.drawing.value, view.open.value)
+        : DARK;
     });
     this.matches = computed(() => {
       const text = view.search.value;
@@ -151,7 +149,7 @@ export class GraphController {
   }
 
   dispose(): void {
-    this.halt();
+    this.glider.stop();
     clearTimeout(this.later);
     for (const step of this.undo) step();
   }
@@ -316,59 +314,16 @@ export class GraphController {
   }
 
   /** The drawn items that an item takes from, or gives to, nearest first. */
-  neighbours(item: Item, side: "incoming" | "outgoing"): Item[] {
-    const hierarchy = this.hierarchy.peek();
-    const drawing = this.drawing.peek();
-    const own = drawing?.byId.get(item.id);
-    if (!hierarchy || !drawing || !own) return [];
-    const found = new Set<Item>();
-    for (const raw of crossing(item, hierarchy, side)) {
-      const edge = hierarchy.edges[raw];
-      const other = edge && hierarchy.of(side === "incoming" ? edge.source : edge.target);
-      if (other) found.add(shownFor(other, this.store.view.open.peek()));
-    }
-    const distance = (other: Item) => {
-      const box = drawing.byId.get(other.id);
-      return box
-        ? Math.abs(box.y - own.y) + Math.abs(box.x + box.width / 2 - own.x - own.width / 2) / 4
-        : 1e9;
-    };
-    return [...found].filter((other) => drawing.byId.has(other.id)).sort((a, b) => distance(a) - distance(b));
+  neighbours(item: Item, side: Side): Item[] {
+    const [hierarchy, drawing] = [this.hierarchy.peek(), this.drawing.peek()];
+    return hierarchy && drawing
+      ? neighbours(item, side, hierarchy, drawing, this.store.view.open.peek())
+      : [];
   }
 
-  /** The nearest item beside this one: on the same height, or else in another branch of the same group. */
   beside(item: Item, direction: 1 | -1): Item | null {
     const drawing = this.drawing.peek();
-    const own = drawing?.byId.get(item.id);
-    if (!drawing || !own) return null;
-    const centre = (box: DrawnBox) => [box.x + box.width / 2, box.y + box.height / 2] as const;
-    const [x, y] = centre(own);
-    let best: { item: Item; cost: number } | null = null;
-    for (const box of drawing.boxes) {
-      const [bx, by] = centre(box);
-      const apart = direction * (bx - x) - (box.width + own.width) / 2;
-      const level = box.y < own.y + own.height && own.y < box.y + box.height;
-      if (box.open || box === own || apart < 0 || (!level && box.item.parent !== item.parent)) continue;
-      const cost = apart + (level ? 0 : 1e4 + Math.abs(by - y));
-      if (!best || cost < best.cost) best = { item: box.item, cost };
-    }
-    return best?.item ?? null;
-  }
-
-  private light(id: string | null, drawing: Drawing | null): Lit {
-    const hierarchy = this.hierarchy.peek();
-    const known = this.itemOf(id, hierarchy);
-    if (!known || !hierarchy || !drawing) return DARK;
-    const item = shownFor(known, this.store.view.open.peek());
-    const raws = new Set([
-      ...crossing(item, hierarchy, "incoming"),
-      ...crossing(item, hierarchy, "outgoing"),
-    ]);
-    const segments = new Set(drawing.segments.filter((segment) => segment.raw.some((raw) => raws.has(raw))));
-    const near = new Set(
-      [...this.neighbours(item, "incoming"), ...this.neighbours(item, "outgoing")].map((other) => other.id),
-    );
-    return { segments, near };
+    return drawing ? beside(item, direction, drawing) : null;
   }
 
   // ---- moving ------------------------------------------------------------------------------------------
@@ -415,31 +370,14 @@ export class GraphController {
   }
 
   glide(to: Viewport): void {
-    this.halt();
-    const from = this.viewport.peek();
-    if (close(from, to) || prefersStill()) {
-      this.viewport.value = to;
-      return;
-    }
-    const start = performance.now();
-    const step = (now: number) => {
-      const share = Math.min(1, Math.max(0, (now - start) / GLIDE_MS));
-      this.viewport.value = between(from, to, share);
-      if (share < 1) this.gliding = requestAnimationFrame(step);
-    };
-    this.gliding = requestAnimationFrame(step);
+    this.glider.go(to);
   }
 
   /** A gesture took over. */
   moved(view: Viewport): void {
     clearTimeout(this.later);
-    this.halt();
+    this.glider.stop();
     this.viewport.value = view;
-  }
-
-  private halt(): void {
-    if (this.gliding) cancelAnimationFrame(this.gliding);
-    this.gliding = 0;
   }
 }
 
@@ -453,31 +391,6 @@ function heldX(before: DrawnBox, after: DrawnBox): number {
 function whereFailed(graph: Graph): string | undefined {
   const node = graph.nodes.find((one) => one.status === "failed");
   return node?.id ?? graph.groups.filter((group) => group.status === "failed" && group.id !== "").at(-1)?.id;
-}
-
-/** Where there are no frames, or none are wanted, things are where they go at once. */
-function prefersStill(): boolean {
-  return (
-    typeof requestAnimationFrame === "undefined" || matchMedia("(prefers-reduced-motion: reduce)").matches
-  );
-}
-
-/** The edges of the graph that come into an item from outside it, or leave it. */
-function crossing(item: Item, hierarchy: Hierarchy, side: "incoming" | "outgoing"): number[] {
-  const inside = new Set<string>();
-  const visit = (part: Item) => {
-    inside.add(part.id);
-    part.children.forEach(visit);
-  };
-  visit(item);
-  const out: number[] = [];
-  for (const id of inside) {
-    for (const raw of hierarchy[side](id)) {
-      const edge = hierarchy.edges[raw];
-      if (edge && !inside.has(side === "incoming" ? edge.source : edge.target)) out.push(raw);
-    }
-  }
-  return out;
 }
 
 // ------------------------------------------------------------------------------------------ one for each store
