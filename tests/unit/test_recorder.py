@@ -7,8 +7,11 @@ import random
 import threading
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import prune
@@ -16,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nnviz_widget.engine.recorder import record
 from nnviz_widget.engine.recording import Ref
+from nnviz_widget.engine.statistics import statistics
 from nnviz_widget.engine.trace import Trace
 from nnviz_widget.errors import InputError, ModelError, NNVizError, UnknownLayerError
 from tests import models
@@ -923,6 +927,18 @@ def test_statistics_take_every_type(values: Tensor, mean: float, zeros: float) -
     assert stats.mean == pytest.approx(mean, rel=1e-6)
     assert stats.zeros == zeros
     assert sum(stats.counts) == values.numel()
+
+
+@given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=200), st.integers(1, 30))
+def test_the_histogram_is_that_of_numpy(values: list[float], bins: int) -> None:
+    stats = statistics(torch.tensor(values), bins=bins)
+    counts, bounds = np.histogram(np.array(values, dtype=np.float32).astype(np.float64), bins=bins)
+    assert stats.edges == pytest.approx(bounds.tolist(), rel=1e-9, abs=1e-9)
+    # A value on a bound may fall on either side, by one bit of rounding.
+    assert np.abs(np.cumsum(stats.counts) - np.cumsum(counts)).max() <= sum(
+        bool(np.isclose(value, bounds, rtol=1e-12, atol=1e-12).any()) for value in values
+    )
+    assert sum(stats.counts) == len(values)
 
 
 def test_statistics_of_nothing_are_nothing() -> None:
