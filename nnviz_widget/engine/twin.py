@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from nnviz_widget.engine.guard import guarded
 from nnviz_widget.engine.sharing import CannotShareError, copy_modules, unwrap
-from nnviz_widget.engine.watch import Probe, Seen, Watched
+from nnviz_widget.engine.watch import Glance, Probe, Seen, Watched
 from nnviz_widget.errors import InputError, ModelError
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ class Twin:
         self._watched: list[Watched] = []
         self._built: list[object] = []
         self._probe: Probe | None = None
+        self._glance: Glance | None = None
         self._build()
         self._seen = self._look()
         self.read_epoch(probe=True)
@@ -90,15 +91,17 @@ class Twin:
         """
         with self._lock:
             seen = self._look()
-            if seen.structure != self._built:
+            if seen.structure is not self._built and seen.structure != self._built:
                 self._build()
                 seen = self._look()
             epoch = self._advance(seen, probe=True)
             if self._copies is not None and not self._copies.refresh(epoch):
                 self._build()
-            if self.shared:
+            if self._glance is None and self.shared:
                 for watched in self._watched:
                     watched.link(self._make)
+                self._glance = Glance(self._watched, seen)
+                self._built = seen.structure
             return epoch
 
     def read_epoch(self, *, probe: bool = False) -> int:
@@ -198,7 +201,7 @@ class Twin:
         """Let go of the model and of every tensor."""
         with self._lock:
             self._watched.clear()
-            self._probe = self._copies = None
+            self._probe = self._copies = self._glance = None
             self._seen, self._built = Seen(), []
             self.module = self._root = nn.Module()
 
@@ -231,6 +234,7 @@ class Twin:
                     f"The model cannot be shown on {self.device}: {error}.",
                     hint="Move the model there first.",
                 ) from error
+        self._glance = None
         known = {id(watched.original): watched.scratch for watched in self._watched}
         self._watched = [Watched(a, b, known.get(id(a), set())) for a, b in pairs]
         self._built = self._look().structure
@@ -239,6 +243,11 @@ class Twin:
         return tensor if self._copies is None else self._copies(tensor)
 
     def _look(self) -> Seen:
+        if self._glance is not None:
+            seen = self._glance.again()
+            if seen is not None:
+                return seen
+            self._glance = None
         seen = Seen()
         for watched in self._watched:
             watched.look(seen)
@@ -268,6 +277,7 @@ class Twin:
             modules = {id(watched.original): watched.twin for watched in self._watched}
             for watched in self._watched:
                 watched.restore(modules, self._make)
+            self._glance = None
             self._seen = self._look()  # without these attributes: that is no change of the model
             self._built = [None] if rebuild else self._seen.structure
 

@@ -7,6 +7,7 @@ writes, such as the attention map it keeps for later, are neither: `Watched.rest
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from nnviz_widget.engine.sharing import copy_value, tensors_in
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Probe", "Seen", "Watched"]
+__all__ = ["Glance", "Probe", "Seen", "Watched"]
 
 _SCALARS = frozenset(
     {bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size}
@@ -63,6 +64,39 @@ def _address(tensor: Tensor) -> int:
         return 0
 
 
+class Glance:
+    """The same look once more, and quickly: as long as nothing was rebound, only counters can have moved.
+
+    Parameters
+    ----------
+    watched : list of Watched
+        All modules of a model.
+    seen : Seen
+        A look at them.
+    """
+
+    def __init__(self, watched: list[Watched], seen: Seen) -> None:
+        self._seen = seen
+        self._holders: list[Any] = []
+        for each in watched:
+            own = each.original.__dict__
+            self._holders += [own, *(own[kind] for kind in ("_parameters", "_buffers", "_modules", *_HOOKS))]
+            self._holders += each.containers
+        self._before = [copy.copy(holder) for holder in self._holders]
+
+    def again(self) -> Seen | None:
+        """Return what is seen now, or None where something was rebound."""
+        try:
+            # Equality looks at identity first, so all but what was rebound takes no time; and a tensor
+            # that was rebound to another of the same shape refuses to say whether it is equal.
+            if self._holders != self._before:
+                return None
+        except (RuntimeError, ValueError, TypeError):
+            return None
+        seen = self._seen
+        return Seen(seen.structure, seen.numbers, [_mark(t) for t in seen.tensors], seen.tensors)
+
+
 class Watched:
     """One module, its twin, and what the twin was last given.
 
@@ -85,7 +119,7 @@ class Watched:
         self._shape: tuple[object, ...] = ()
         self._numbers: tuple[object, ...] = ()
         self._tensors: list[Tensor] = []
-        self._containers: list[Any] = []
+        self.containers: list[Any] = []
         self._linked = True
         if original is not twin:
             for name, value in list(original.__dict__.items()):
@@ -117,7 +151,7 @@ class Watched:
         seen.numbers.append(self._numbers)
         for tensor in self._tensors:
             seen.add(tensor)
-        for container in self._containers:
+        for container in self.containers:
             structure.append(len(container))
             for tensor in tensors_in(container):
                 seen.add(tensor)
@@ -135,7 +169,7 @@ class Watched:
         self._shape = tuple(name if name in followed else (name, id(v)) for name, v in items)
         self._numbers = tuple(v for _, v in items if type(v) in _SCALARS)
         self._tensors = [v for _, v in items if isinstance(v, Tensor)]
-        self._containers = [v for _, v in items if isinstance(v, (*_CONTAINERS, tuple))]
+        self.containers = [v for _, v in items if isinstance(v, (*_CONTAINERS, tuple))]
 
     def link(self, make: Callable[[Tensor], Tensor]) -> None:
         """Give the twin the buffers, tensors and numbers that the original has now."""
