@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["Activations", "Cell", "Recipe", "storage_key", "version_of"]
+__all__ = ["Activations", "Cell", "Recipe", "size_of", "storage_key", "version_of"]
 
 
 class Cell:
@@ -41,7 +41,7 @@ class Cell:
     @property
     def nbytes(self) -> int:
         """Bytes that it holds."""
-        return _size(self.tensor) if self.tensor is not None else 0
+        return self.tensor.numel() * self.tensor.element_size() if self.tensor is not None else 0
 
     def value(self) -> Tensor | None:
         """Return the activation, computed if need be; None where that is no longer possible."""
@@ -116,11 +116,14 @@ class Activations(Mapping[str, "torch.Tensor"]):
     def __getitem__(self, name: str) -> Tensor:
         """Return an activation; KeyError where it is unknown or was let go."""
         with self._lock:
-            value = self.cells[name].value()
+            cell = self.cells[name]
+            grew = cell.tensor is None
+            value = cell.value()
             if value is None:
                 raise KeyError(name)
             self.cells.move_to_end(name)
-            self.shrink(spare=name)
+            if grew:
+                self.shrink(spare=name)
             return value
 
     def __iter__(self) -> Iterator[str]:
@@ -148,45 +151,34 @@ class Activations(Mapping[str, "torch.Tensor"]):
             self.cells.move_to_end(name)
             self.shrink(spare=name)
 
+    def places(self) -> list[list[Cell]]:
+        """List what is held by the memory it lies in, that which was not read for longest first."""
+        found: dict[int, list[Cell]] = {}
+        for cell in self.cells.values():
+            if cell.tensor is not None:
+                place = storage_key(cell.tensor) or -id(cell)
+                found[place] = [*found.pop(place, ()), cell]  # as late as the last that was read
+        return list(found.values())
+
     @property
     def nbytes(self) -> int:
         """Bytes held; tensors in the same memory count once."""
-        places: dict[int, int] = {}
-        for cell in self.cells.values():
-            if cell.tensor is not None:
-                place, size = storage_key(cell.tensor) or id(cell), _size(cell.tensor)
-                places[place] = max(places.get(place, 0), size)
-        return sum(places.values())
+        return sum(size_of(cells) for cells in self.places())
 
     def shrink(self, spare: str = "") -> None:
         """Let go of what was not read for longest, until the budget holds; never of `spare`."""
         if self.budget is None:
             return
         with self._lock:
-            excess = self.nbytes - self.budget
-            if excess <= 0:
-                return
-            spared = self.cells[spare].tensor if spare in self.cells else None
-            kept_place = storage_key(spared) if spared is not None else 0
-            for cell in list(self.cells.values()):
+            places = self.places()
+            excess = sum(size_of(cells) for cells in places) - self.budget
+            for cells in places:
                 if excess <= 0:
                     return
-                if cell.tensor is None or cell.tensor is spared:
-                    continue
-                place = storage_key(cell.tensor)
-                if place and place == kept_place:
-                    continue
-                excess -= self._let_go(cell, place)
-
-    def _let_go(self, cell: Cell, place: int) -> int:
-        """Drop everything in that memory; return the bytes."""
-        freed = _size(cell.tensor) if cell.tensor is not None else 0
-        cell.tensor = None
-        for other in self.cells.values():
-            if place and other.tensor is not None and storage_key(other.tensor) == place:
-                freed = max(freed, _size(other.tensor))
-                other.tensor = None
-        return freed
+                if self.cells.get(spare) not in cells:
+                    excess -= size_of(cells)
+                    for cell in cells:
+                        cell.tensor = None
 
     def clear(self) -> None:
         """Let go of all of them; the ids stay known."""
@@ -211,5 +203,6 @@ def version_of(tensor: Tensor) -> int:
         return -1
 
 
-def _size(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
+def size_of(cells: list[Cell]) -> int:
+    """Bytes of cells that lie in the same memory."""
+    return max(cell.nbytes for cell in cells)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nnviz_widget.engine.activations import Activations, Cell, storage_key, version_of
+from nnviz_widget.engine.activations import Activations, Cell, size_of, storage_key, version_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -223,15 +223,17 @@ class Kept:
         self._cells.pop(name, None)
 
     def _shrink(self, budget: int) -> None:
-        held = Activations(self._cells)
-        self._bytes = held.nbytes
-        largest = sorted(self._cells.values(), key=lambda cell: -cell.nbytes)
-        for cell in largest:
-            if self._bytes <= budget:
+        # Somewhat below the budget, so as not to look again at every operation.
+        target = budget - budget // 5
+        places = Activations(self._cells).places()
+        self._bytes = sum(size_of(cells) for cells in places)
+        for cells in sorted(places, key=size_of, reverse=True):
+            if self._bytes <= target:
                 return
-            if cell.tensor is not None and not self.memory.is_foreign(cell.tensor):
-                cell.tensor = None
-                self._bytes = held.nbytes
+            if not any(cell.tensor is not None and self.memory.is_foreign(cell.tensor) for cell in cells):
+                self._bytes -= size_of(cells)
+                for cell in cells:
+                    cell.tensor = None
 
     def activations(self) -> Activations:
         """Return what was kept.
