@@ -338,7 +338,7 @@ class Engine:
                 value = torch.from_numpy(np.ascontiguousarray(value))
             if not isinstance(value, Tensor):
                 return value
-            if value.device == self.device or value.is_meta:
+            if value.device == self.device or not self._twin.placed:
                 return value.detach().clone()
             return value.detach().to(self.device)
 
@@ -385,7 +385,7 @@ def _plain_mode(device: torch.device, threads: int) -> Iterator[None]:
             torch.set_num_threads(threads)
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        for kind in {"cpu", device.type}:
+        for kind in {"cpu", device.type} & {"cpu", "cuda", "mps", "xpu"}:
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
         if device.type == "cuda":

@@ -60,6 +60,8 @@ class Twin:
         Grows with every change that was noticed; `sync` and `read_epoch` look for changes.
     device : torch.device
         Where inputs belong.
+    placed : bool
+        False for a model without tensors, which computes wherever its inputs are.
     """
 
     module: nn.Module
@@ -69,7 +71,10 @@ class Twin:
         self._lock = threading.RLock()
         tensor = next(iter((*self._root.parameters(), *self._root.buffers())), None)
         home = tensor.device if tensor is not None else torch.device("cpu")
+        self.placed = tensor is not None or device is not None
         self.device = home if device is None else torch.empty(0, device=device).device
+        if self.device.type == home.type == "cpu":
+            self.device = home  # "cpu:0" is no other place
         self._copies: _Copies | None = None if self.device == home else _Copies(self.device)
         self.epoch, self.shared, self.note = 0, True, ""
         self._contended, self._last, self._unprobed = False, 0, False

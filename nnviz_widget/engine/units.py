@@ -202,6 +202,11 @@ class Units:
             return leaves.setdefault(id(value), value.detach().requires_grad_())
 
         args, kwargs = tree_map(leaf, (trace.args, trace.kwargs))
+        if not leaves:
+            raise InputError(
+                "The input tensors are inside an object that is not looked into.",
+                hint="Pass tensors, or lists, tuples and dicts of tensors.",
+            )
         with self._twin.running():
             run = record(module, args, kwargs, keep=None, grad=True, stop_at=name, token=token)
         if run.stopped is None:

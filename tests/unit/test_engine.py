@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -232,6 +233,37 @@ def test_nan_and_infinity_pass_through(engine: Engine) -> None:
     assert only(engine.unit_saliency(trace, "0", (1, 2, 2))).isfinite().all()
 
 
+def test_tensors_inside_other_objects_run_and_have_no_gradient() -> None:
+    class Batch:
+        def __init__(self, images: Tensor) -> None:
+            self.images = images
+
+    @dataclass
+    class Record:
+        images: Tensor
+
+    class Takes(nn.Module):
+        def forward(self, batch: Any) -> Tensor:
+            return batch.images * 2
+
+    with Engine(Takes()) as engine:
+        for batch in (Batch(X), Record(X)):
+            trace = engine.trace(batch)
+            assert torch.equal(trace.output, X * 2)
+            with pytest.raises(InputError):
+                engine.unit_saliency(trace, "output", (0, 0, 0))
+
+
+def test_inputs_go_where_the_model_is_and_a_model_without_tensors_is_where_they_are() -> None:
+    with Engine(nn.Linear(3, 2), device="cpu:0") as engine:
+        assert engine.device == torch.device("cpu")
+        assert engine._twin.module.weight is engine.model.weight
+    with Engine(nn.Linear(3, 2), device="meta") as engine:
+        assert engine.trace(torch.zeros(4, 3)).output.device.type == "meta"
+    with Engine(nn.ReLU()) as engine:
+        assert engine.trace(torch.zeros(4, 3, device="meta")).output.device.type == "meta"
+
+
 def test_complex_and_float64_models_work() -> None:
     torch.manual_seed(0)
     for dtype in (torch.complex64, torch.float64):
@@ -242,9 +274,10 @@ def test_complex_and_float64_models_work() -> None:
         leaf = x.clone().requires_grad_()
         unit = model(leaf)[1, 1].real if dtype.is_complex else model(leaf)[1, 1]
         assert torch.equal(only(found.values), torch.autograd.grad(unit, leaf)[0])
-        assert found.value == float(unit)
+        assert found.value == float(unit.detach())
 
 
+@pytest.mark.filterwarnings("ignore:None of the inputs")
 def test_what_autograd_itself_refuses_is_an_error_of_the_model() -> None:
     class Reentrant(nn.Module):
         def __init__(self) -> None:
