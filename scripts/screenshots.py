@@ -49,9 +49,7 @@ def take(lab: Lab, path: Path) -> None:
     explorer.click_layer(LAYER)
     # The unit that answers most strongly somewhere on the object, away from the border of its map.
     channel = explorer.strongest()
-    y, x = notebook.python(
-        f"divmod(int(w.feature_maps[{channel}, 6:26, 6:26].abs().argmax()), 20)", setup="import torch"
-    )
+    y, x = notebook.python(f"divmod(int(abs(w.feature_maps[{channel}, 6:26, 6:26]).argmax()), 20)")
     explorer.click_pixel(channel, y + 6, x + 6, (32, 32))
     lab.page.mouse.move(5, 5)
     lab.page.wait_for_timeout(600)  # animations come to rest
