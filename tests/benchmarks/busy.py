@@ -96,7 +96,7 @@ def cancel_latency(rounds: int) -> list[float]:
     from nnviz_widget import Engine
 
     generator = random.Random(0)
-    batch = torch.randn(16, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    batch = torch.randn(8, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     times = []
     with Engine(models.resnet50()) as engine:
         engine.trace(batch[:1])

@@ -22,7 +22,8 @@ window.clock = {
     // Arms the stopwatch: it starts with the next click, at the time of the event itself, and stops when a
     // selector matches for the first time after that click.
     arm(selector) {
-        this.elapsed = new Promise((resolve) => {
+        this.elapsed = new Promise((resolve, reject) => {
+            setTimeout(() => reject(new Error(`no ${selector} within 30 s`)), 30_000);
             const started = (event) => {
                 const start = event.timeStamp;
                 const look = () => {
@@ -72,8 +73,8 @@ def elapsed(page: Page) -> float:
 
 
 def settle(lab: Lab, quiet: float = 0.3) -> None:
-    """Wait until nothing has gone over the page's websockets for `quiet` seconds."""
-    while True:
+    """Wait until nothing has gone over the page's websockets for `quiet` seconds, for at most five."""
+    for _ in range(round(5 / quiet)):
         before = len(lab.traffic.sent) + len(lab.traffic.received)
         lab.page.wait_for_timeout(quiet * 1000)
         if len(lab.traffic.sent) + len(lab.traffic.received) == before:
