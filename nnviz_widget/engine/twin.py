@@ -6,7 +6,7 @@ follows what the user did to the model since (rebound tensors, changed numbers, 
 it: the *epoch* only grows, and grows whenever a weight, a buffer or an attribute may have changed. It reads
 the tensors' version counters and addresses, and at the start and end of a job also a few values of each
 tensor, because ``p.data.add_(...)`` moves no counter. A write through ``.data`` to a few single elements may
-therefore go unseen; anything an optimiser does, and any whole filter, is seen.
+therefore go unseen; what an optimiser does is seen, and so is a whole filter, of up to 256.
 
 A model that cannot be twinned runs itself, under a guard that puts everything back afterwards (`Twin.shared`
 is False then). Running one pass, and the random numbers drawn in it, are ``recorder``'s business.

@@ -27,7 +27,7 @@ _SCALARS = frozenset(
 _CONTAINERS = (list, dict, set)
 _INTERNALS = frozenset(nn.Module().__dict__) | {"_compiled_call_impl"}
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_SAMPLES = 64  # values of each tensor that a probe compares
+_SAMPLES = 256  # values of each tensor that a probe compares
 
 
 @dataclass(eq=True)
@@ -266,6 +266,7 @@ def _samples(tensor: Tensor) -> Tensor | None:
     extent = 1 + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
     if extent != count:  # a view with holes, or expanded
         return None
-    # One more than a row: the samples then walk through the columns as well, and meet a change of any column.
-    step = max(1, -(-count // _SAMPLES)) + (count > _SAMPLES)
+    # A little more than evenly spread: the samples then walk through the columns too, and still miss no row.
+    step = -(-count // _SAMPLES)
+    step += count // len(tensor) // _SAMPLES if tensor.dim() > 1 else 0
     return tensor.detach().as_strided((-(-count // step),), (step,))

@@ -300,6 +300,16 @@ def test_an_optimizer_step_grows_the_epoch(name: str, options: dict[str, Any]) -
     assert twin.read_epoch() > before
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_each_filter_written_through_data_is_seen(layout: torch.memory_format) -> None:
+    model = nn.Conv2d(128, 256, 3).to(memory_format=layout)
+    twin = Twin(model)
+    for index in range(256):
+        before = twin.sync()
+        model.weight.data[index] = 0
+        assert twin.sync() == before + 1, index
+
+
 def test_gradients_and_flags_are_no_change_of_the_model() -> None:
     model = small().eval()
     twin = Twin(model)
