@@ -86,8 +86,13 @@ class Twin:
         self._seen = self._look()
         self.read_epoch(probe=True)
 
-    def sync(self) -> int:
+    def sync(self, *, probe: bool = True) -> int:
         """Bring the twin up to date with the model; to be called at the start of each job.
+
+        Parameters
+        ----------
+        probe : bool
+            As for `read_epoch`.
 
         Returns
         -------
@@ -99,7 +104,7 @@ class Twin:
             if seen.structure is not self._built and seen.structure != self._built:
                 self._build()
                 seen = self._look()
-            epoch = self._advance(seen, probe=True)
+            epoch = self._advance(seen, probe=probe)
             if self._copies is not None and not self._copies.refresh(epoch):
                 self._build()
             if self._glance is None and self.shared:
@@ -147,13 +152,18 @@ class Twin:
                 break
         return copy_modules(self._root, copies)[0], epoch, consistent
 
-    def steadily(self, run: Callable[[nn.Module, int], T]) -> tuple[T, int, bool]:
+    def steadily(
+        self, run: Callable[[nn.Module, int], T], ready: Callable[[int], bool] | None = None
+    ) -> tuple[T, int, bool]:
         """Run something on weights that hold still: on the model's own, and if they moved, on a copy of them.
 
         Parameters
         ----------
         run : callable
-            Takes the module to run and the epoch of its weights; may be called twice.
+            Takes the module to run and the epoch of its weights; may be called again.
+        ready : callable, optional
+            Whether what ``run`` needs was kept since that epoch. Then one look at the end tells of any change
+            since it was kept, and the one at the start is saved.
 
         Returns
         -------
@@ -164,22 +174,32 @@ class Twin:
         consistent : bool
             False where the weights moved during the pass and also while they were copied.
         """
+        if ready is not None:
+            epoch = self.sync(probe=False)
+            if ready(epoch):
+                result, still = self._attempt(run, epoch)
+                if still and result is not None:
+                    return result, epoch, True
         epoch = self.sync()
         # While it is being trained step by step, do not waste a pass on finding out again.
         if not (self._contended and epoch != self._last):
-            try:
-                result = run(self.module, epoch)
-            except (ModelError, RuntimeError):  # autograd, too, refuses a graph whose weights have moved
-                if self._still(epoch):
-                    raise
-            else:
-                self._contended = not self._still(epoch)
-                self._last = epoch
-                if not self._contended or not self.shared:
-                    return result, epoch, not self._contended
+            result, still = self._attempt(run, epoch)
+            self._contended, self._last = not still, epoch
+            if result is not None and (still or not self.shared):
+                return result, epoch, still
         module, epoch, consistent = self.frozen()
         self._contended, self._last = True, epoch
         return run(module, epoch), epoch, consistent
+
+    def _attempt(self, run: Callable[[nn.Module, int], T], epoch: int) -> tuple[T | None, bool]:
+        """Run on the model's own weights; returns the result, and whether they held still."""
+        try:
+            result = run(self.module, epoch)
+        except (ModelError, RuntimeError):  # autograd, too, refuses a graph whose weights have moved
+            if self._still(epoch):
+                raise
+            return None, False
+        return result, self._still(epoch)
 
     def refresh(self) -> int:
         """Take everything for changed; returns the new epoch."""

@@ -149,9 +149,13 @@ class Units:
             value = graph.activation.detach()[index]
             return graph.gradient(index, token), float(value.real if value.is_complex() else value)
 
+        def ready(epoch: int) -> bool:
+            kept = self._graphs.get((id(trace), name))
+            return kept is not None and kept.epoch == epoch
+
         try:
             try:
-                (values, value), epoch, consistent = self._twin.steadily(run)
+                (values, value), epoch, consistent = self._twin.steadily(run, ready)
             except (torch.OutOfMemoryError, OutOfMemoryError):
                 self.clear()
                 (values, value), epoch, consistent = self._twin.steadily(run)
