@@ -56,6 +56,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "docmanager-extension/plugin": {"autosave": False},
 }
+# The debugger reports every kernel that a test ends as an uncaught error of its own.
+PAGE_CONFIG = {"disabledExtensions": {"@jupyterlab/debugger-extension": True}}
 # Imported while the kernel waits for its notebook, so that a fresh kernel costs a test nothing.
 KERNEL_STARTUP = "import torch\n"
 
@@ -86,6 +88,8 @@ class LabServer:
             path = home / "config/lab/user-settings/@jupyterlab" / f"{plugin}.jupyterlab-settings"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(settings))
+        (home / "config/labconfig").mkdir(parents=True)
+        (home / "config/labconfig/page_config.json").write_text(json.dumps(PAGE_CONFIG))
         (home / "ipython/profile_default/startup").mkdir(parents=True)
         (home / "ipython/profile_default/startup/00_warm.py").write_text(startup)
         with socket.socket() as probe:
@@ -147,8 +151,8 @@ class LabServer:
         spare, self._spare = self._spare, None
         return spare
 
-    def shutdown_kernel(self, kernel: str) -> None:
-        """End a kernel without waiting for it; one that has died already is fine."""
+    def shutdown_kernel(self, kernel: str, *, wait: bool = False) -> None:
+        """End a kernel, by default without waiting for it; one that has died already is fine."""
 
         def delete() -> None:
             try:
@@ -156,7 +160,10 @@ class LabServer:
             except (urllib.error.URLError, ConnectionError):
                 return
 
-        threading.Thread(target=delete, daemon=True).start()
+        thread = threading.Thread(target=delete, daemon=True)
+        thread.start()
+        if wait:
+            thread.join()
 
     def close(self) -> None:
         """End the server and every kernel it still has."""
@@ -412,8 +419,8 @@ class Notebook:
         self.page.evaluate("path => panels[path].context.save()", self.path)
         return dict(json.loads((self.lab.server.root / self.path).read_text()))
 
-    def close(self) -> None:
-        """Close the notebook and end its kernel."""
+    def close(self, *, wait: bool = False) -> None:
+        """Close the notebook and end its kernel; to open it once more, wait until the kernel is gone."""
         self.page.evaluate(
             """path => {
                 const panel = panels[path];
@@ -424,4 +431,4 @@ class Notebook:
             self.path,
         )
         if self.kernel is not None:
-            self.lab.server.shutdown_kernel(self.kernel)
+            self.lab.server.shutdown_kernel(self.kernel, wait=wait)

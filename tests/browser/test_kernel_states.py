@@ -144,11 +144,39 @@ def test_a_dead_kernel_is_said_and_the_picture_stays(lab):
 def test_after_a_restart_running_the_cell_again_brings_it_back(lab):
     lab.expect_error("")
     explorer = start(lab)
+    explorer.click_layer("stage1")
     explorer.page.evaluate("path => panels[path].sessionContext.restartKernel()", explorer.notebook.path)
     explorer.wait("dead")
     explorer.notebook.run(0)
     explorer.wait("ready")
     explorer.click_layer("stem")
+
+
+def test_a_slow_first_pass_shows_its_progress_and_can_be_cancelled(lab):
+    notebook = lab.open(
+        [
+            """
+            import time, torch, nnviz_widget as nnviz
+
+            class Slow(torch.nn.Module):
+                def forward(self, x):
+                    time.sleep(0.1)
+                    return x + 1
+
+            w = nnviz.explore(torch.nn.Sequential(*(Slow() for _ in range(150))), torch.zeros(1, 1, 4, 4))
+            w
+            """
+        ]
+    )
+    notebook.run()
+    explorer = ExplorerPage(notebook)
+    explorer.wait("loading")
+    explorer.root.get_by_role("progressbar").wait_for()
+    explorer.root.get_by_text(re.compile(r"^\d+ of 1\d\d$")).wait_for()
+    explorer.root.get_by_role("button", name="Cancel").click()
+    explorer.root.get_by_role("progressbar").wait_for(state="detached", timeout=3000)
+    explorer.root.get_by_role("button", name="Try again").click()
+    explorer.wait("loading")
 
 
 def test_a_model_that_raises_on_one_sample_keeps_the_others(lab):

@@ -85,7 +85,17 @@ def fit(explorer, width: int) -> None:
 def test_nothing_is_cut_off(explorer, width):
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     fit(explorer, width)
-    explorer.nodes.first.wait_for()
+    explorer.page.wait_for_function(
+        """root => {
+            // The drawing follows the pane when it has come to rest: every card in sight, none half outside.
+            const pane = root.querySelector('.nn-graph').getBoundingClientRect();
+            return [...root.querySelectorAll('[data-node]')].every(node => {
+                const {left, right} = node.getBoundingClientRect();
+                return left >= pane.left && right <= pane.right;
+            });
+        }""",
+        arg=explorer.root.element_handle(),
+    )
     assert explorer.root.evaluate(CUT_OFF) == []
     explorer.root.screenshot(path=SCREENSHOTS / f"width-{width}-overview.png")
     explorer.notebook.python("w.select('stage2', channel=3, pixel=(12, 20))")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
+import pytest
+
 from tests.browser.explorer_page import SHAPES, ExplorerPage
 
 
@@ -55,7 +59,9 @@ def test_closing_removes_the_explorer_and_its_thread(lab):
     )
 
 
-def test_a_reopened_notebook_without_a_kernel_shows_the_last_state(lab):
+@pytest.mark.parametrize("kernel", [False, True], ids=["no kernel", "a new kernel"])
+def test_a_reopened_notebook_shows_the_last_state(lab, kernel):
+    lab.expect_error("reading 'kernel'")  # ipywidgets' own, where a notebook has no session
     notebook = lab.open([SHAPES])
     notebook.run()
     explorer = ExplorerPage(notebook)
@@ -69,14 +75,41 @@ def test_a_reopened_notebook_without_a_kernel_shows_the_last_state(lab):
         "before => document.querySelector('img.nnviz-still').src !== before", arg=overview
     )
     notebook.save()
-    notebook.close()
+    notebook.close(wait=True)
     lab.notebooks.remove(notebook)
-    again = lab.reopen(notebook.path, kernel=False)
+    again = lab.reopen(notebook.path, kernel=kernel)
     still = again.root.locator("img.nnviz-still")
     still.wait_for()
     box = still.bounding_box()
     assert box["width"] > 500
     assert box["height"] > 300
+
+
+def test_a_notebook_with_saved_widgets_says_that_it_shows_a_still_picture(lab):
+    notebook = lab.open([SHAPES])
+    notebook.run()
+    ExplorerPage(notebook).click_layer("stage1")
+    notebook.eventually("w.selection['layer']", "stage1")
+    state = notebook.python(
+        "embed.dependency_state([w], drop_defaults=False)", setup="from ipywidgets import embed"
+    )
+    document = notebook.save()
+    view_mime, state_mime = (
+        "application/vnd.jupyter.widget-view+json",
+        "application/vnd.jupyter.widget-state+json",
+    )
+    assert view_mime in document["cells"][0]["outputs"][0]["data"]
+    document["metadata"]["widgets"] = {state_mime: {"version_major": 2, "version_minor": 0, "state": state}}
+    notebook.close(wait=True)
+    lab.notebooks.remove(notebook)
+    (lab.server.root / notebook.path).write_text(json.dumps(document))
+    again = lab.reopen(notebook.path)
+    explorer = ExplorerPage(again)
+    explorer.wait("static")
+    for part in ("stem", "stage1", "head"):
+        assert explorer.node(part).is_visible()
+    explorer.root.locator("[data-class]").first.wait_for()
+    assert "no kernel" in explorer.say()
 
 
 def test_rendering_and_disposing_leaves_nothing_on_the_page(lab):
