@@ -48,8 +48,8 @@ def test_dragging_over_a_map_scrubs_and_the_last_pixel_stays(explorer):
     tile = explorer.tile(channel)
     box = tile.bounding_box()
     places = [explorer.place(tile, y, x, (64, 64)) for y, x in ((10, 10), (20, 30), (40, 50))]
+    tile.hover(position=places[0])
     mouse = explorer.page.mouse
-    mouse.move(box["x"] + places[0]["x"], box["y"] + places[0]["y"])
     mouse.down()
     explorer.wait_saliency((channel, 10, 10))
     assert explorer.notebook.python("w.selection['pixel']") is None, "a drag is not yet a choice"
