@@ -12,11 +12,10 @@ import weakref
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch import nn
 
+from nnviz_widget.engine.admission import check_model, prepared, usable_device
 from nnviz_widget.engine.advice import advised
 from nnviz_widget.engine.jobs import CancelToken, Jobs
 from nnviz_widget.engine.receptive import ReceptiveField, receptive_field
@@ -33,6 +32,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from types import TracebackType
     from typing import Self, TypeVar
+
+    from torch import Tensor
 
     from nnviz_widget.engine.recording import Recording
     from nnviz_widget.engine.tiles import Tiles
@@ -82,10 +83,10 @@ class Engine:
     """
 
     def __init__(self, model: nn.Module, *, device: torch.device | str | None = None) -> None:
-        _check_model(model)
+        check_model(model)
         self.model = model
         self.progress: Callable[[int, int], None] | None = None
-        self._twin = Twin(model, device=_device(device))
+        self._twin = Twin(model, device=usable_device(device))
         self._units = Units(self._twin, _default_budget(self._twin.device))
         self._traces: weakref.WeakSet[Trace] = weakref.WeakSet()
         self.jobs = Jobs(f"nnviz-engine-{type(model).__name__}")
@@ -150,7 +151,7 @@ class Engine:
         InputError
             There is no tensor among the inputs where one belongs.
         """
-        args, kwargs = self._prepared(args, kwargs)
+        args, kwargs = prepared(args, kwargs, self.device if self._twin.placed else None)
 
         def work(token: CancelToken) -> Trace:
             recording, epoch, consistent = self._record(args, kwargs, token)
@@ -322,55 +323,12 @@ class Engine:
         self._units.clear()
         return self._twin.refresh()
 
-    def _prepared(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        """Copy the inputs to the engine's device, so that neither side's writes reach the other."""
-        leaves = tree_leaves((args, kwargs))
-        if not any(isinstance(leaf, (Tensor, np.ndarray)) for leaf in leaves):
-            listed = next((a for a in (*args, *kwargs.values()) if isinstance(a, (list, tuple))), None)
-            if listed is not None and all(isinstance(leaf, (int, float)) for leaf in tree_leaves(listed)):
-                raise InputError(
-                    f"The model takes tensors; a {type(listed).__name__} of numbers was given.",
-                    hint="Pass torch.tensor(values).",
-                )
-
-        def copied(value: Any) -> Any:
-            if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
-                value = torch.from_numpy(np.ascontiguousarray(value))
-            if not isinstance(value, Tensor):
-                return value
-            if value.device == self.device or not self._twin.placed:
-                return value.detach().clone()
-            return value.detach().to(self.device)
-
-        with torch.inference_mode(False), torch.no_grad():
-            prepared: tuple[Any, Any] = tree_map(copied, (args, kwargs))
-        return prepared
-
     def _resolve(self, trace: Trace, layer: str | nn.Module) -> str:
         if not isinstance(trace, Trace):
             raise InputError(f"Expected a trace of engine.trace(...), not {type(trace).__name__}.")
         if trace not in self._traces:
             raise InputError("This trace was made by another engine.", hint="Trace the input with this one.")
         return trace.resolve(layer)
-
-
-def _recompute(
-    engine: Engine | None, args: Any, kwargs: Any, ids: frozenset[str], epoch: int
-) -> Mapping[str, Tensor]:
-    """Run a trace's pass again for the activations it let go of."""
-    if engine is None or engine.jobs.closed:
-        raise InputError("The activation was let go to save memory, and the engine is closed.")
-
-    def work(token: CancelToken) -> Recording:
-        recording, now, consistent = engine._record(args, kwargs, token, ids)
-        if now != epoch or not consistent:
-            raise StaleError(
-                "The activation was let go to save memory, and the weights have changed since.",
-                hint="Trace the input again, or raise engine.memory_budget.",
-            )
-        return recording
-
-    return engine._call(work).activations
 
 
 @contextmanager
@@ -393,43 +351,29 @@ def _plain_mode(device: torch.device, threads: int) -> Iterator[None]:
         yield
 
 
-def _check_model(model: object) -> None:
-    if isinstance(model, type) and issubclass(model, nn.Module):
-        raise InputError(
-            f"Expected a model, but {model.__name__} is a class.", hint=f"Make one: {model.__name__}(...)."
-        )
-    if not isinstance(model, nn.Module):
-        raise InputError(
-            f"Expected a torch.nn.Module, not {type(model).__name__}.",
-            hint="A function can be wrapped in a module whose forward calls it.",
-        )
-    for name, tensor in model.named_parameters():
-        if torch.nn.parameter.is_lazy(tensor):
-            raise InputError(
-                f"The parameter {name!r} has no shape yet.", hint="Run the model once: model(inputs)."
-            )
-        if tensor.is_meta:
-            raise InputError(
-                f"The parameter {name!r} is on the meta device, without values.",
-                hint="Load the weights first.",
-            )
-
-
-def _device(device: torch.device | str | None) -> torch.device | None:
-    if device is None:
-        return None
-    try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
-    except (RuntimeError, TypeError, AssertionError) as error:
-        raise InputError(f"device={device!r} cannot be used here: {error}") from error
-    return found
-
-
 def _default_budget(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory) // _DEVICE_SHARE
     return _CPU_BUDGET
+
+
+def _recompute(
+    engine: Engine | None, args: Any, kwargs: Any, ids: frozenset[str], epoch: int
+) -> Mapping[str, Tensor]:
+    """Run a trace's pass again for the activations it let go of."""
+    if engine is None or engine.jobs.closed:
+        raise InputError("The activation was let go to save memory, and the engine is closed.")
+
+    def work(token: CancelToken) -> Recording:
+        recording, now, consistent = engine._record(args, kwargs, token, ids)
+        if now != epoch or not consistent:
+            raise StaleError(
+                "The activation was let go to save memory, and the weights have changed since.",
+                hint="Trace the input again, or raise engine.memory_budget.",
+            )
+        return recording
+
+    return engine._call(work).activations
 
 
 def _path(engine: Engine | None, module: nn.Module) -> str | None:

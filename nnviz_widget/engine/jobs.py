@@ -16,13 +16,13 @@ import atexit
 import heapq
 import itertools
 import logging
-import sys
 import threading
 import weakref
 from contextlib import contextmanager
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from nnviz_widget.engine.turns import short_turns
 from nnviz_widget.errors import NNVizError
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.2  # a waiting caller wakes this often, for Ctrl-C works in Python, not inside every lock
 _JOIN_SECONDS = 30.0
-_TURN_SECONDS = 1e-4
 
 
 class Cancelled(NNVizError):  # noqa: N818  being cancelled is not an error
@@ -221,38 +220,6 @@ class Job(Generic[T]):
             _log.exception("A callback of a finished job raised.")
 
 
-class _ShortTurns:
-    """Make threads take shorter turns in the interpreter while a job runs.
-
-    A thread that comes back from torch waits for the interpreter until the one that has it, the user's busy
-    cell, has had its turn: 5 ms by default, some fifty times in one pass. The user's own setting returns with
-    the last job.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._running = 0
-        self._before = 0.0
-        self._ours = 0.0
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._running += 1
-            if self._running == 1:
-                self._before = sys.getswitchinterval()
-                sys.setswitchinterval(min(_TURN_SECONDS, self._before))
-                self._ours = sys.getswitchinterval()
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._running -= 1
-            if not self._running and sys.getswitchinterval() == self._ours:
-                sys.setswitchinterval(self._before)
-
-
-_turns = _ShortTurns()
-
-
 class _Queue:
     """What the thread shares with `Jobs`. It knows neither `Jobs` nor any owner, so neither is kept alive."""
 
@@ -276,7 +243,7 @@ class _Queue:
                     return
                 job = heapq.heappop(self.heap)[2]
                 self.running = job
-            with _turns:
+            with short_turns:
                 job._run()
             with self.changed:
                 self.running = None

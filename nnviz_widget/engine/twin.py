@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from nnviz_widget.engine.guard import guarded
 from nnviz_widget.engine.sharing import CannotShareError, copy_modules, unwrap
-from nnviz_widget.engine.watch import Glance, Probe, Seen, Watched
+from nnviz_widget.engine.watch import Glance, Held, Probe, Seen, Watched
 from nnviz_widget.errors import InputError, ModelError
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class Twin:
         return copy_modules(self._root, copies)[0], epoch, consistent
 
     def steadily(
-        self, run: Callable[[nn.Module, int], T], ready: Callable[[int], bool] | None = None
+        self, run: Callable[[nn.Module, int], T], kept: Callable[[int], Held | None] | None = None
     ) -> tuple[T, int, bool]:
         """Run something on weights that hold still: on the model's own, and if they moved, on a copy of them.
 
@@ -161,9 +161,9 @@ class Twin:
         ----------
         run : callable
             Takes the module to run and the epoch of its weights; may be called again.
-        ready : callable, optional
-            Whether what ``run`` needs was kept since that epoch. Then one look at the end tells of any change
-            since it was kept, and the one at the start is saved.
+        kept : callable, optional
+            Where what ``run`` needs was kept since that epoch, tells of the tensors that it depends on. One
+            look at these afterwards, not two at all of the model's, sees any change since it was kept.
 
         Returns
         -------
@@ -174,16 +174,17 @@ class Twin:
         consistent : bool
             False where the weights moved during the pass and also while they were copied.
         """
-        if ready is not None:
+        if kept is not None:
             epoch = self.sync(probe=False)
-            if ready(epoch):
-                result, still = self._attempt(run, epoch)
+            held = kept(epoch)
+            if held is not None:
+                result, still = self._attempt(run, epoch, held.still)
                 if still and result is not None:
                     return result, epoch, True
         epoch = self.sync()
         # While it is being trained step by step, do not waste a pass on finding out again.
         if not (self._contended and epoch != self._last):
-            result, still = self._attempt(run, epoch)
+            result, still = self._attempt(run, epoch, lambda: self._still(epoch))
             self._contended, self._last = not still, epoch
             if result is not None and (still or not self.shared):
                 return result, epoch, still
@@ -191,15 +192,17 @@ class Twin:
         self._contended, self._last = True, epoch
         return run(module, epoch), epoch, consistent
 
-    def _attempt(self, run: Callable[[nn.Module, int], T], epoch: int) -> tuple[T | None, bool]:
+    def _attempt(
+        self, run: Callable[[nn.Module, int], T], epoch: int, still: Callable[[], bool]
+    ) -> tuple[T | None, bool]:
         """Run on the model's own weights; returns the result, and whether they held still."""
         try:
             result = run(self.module, epoch)
         except (ModelError, RuntimeError):  # autograd, too, refuses a graph whose weights have moved
-            if self._still(epoch):
+            if still():
                 raise
             return None, False
-        return result, self._still(epoch)
+        return result, still()
 
     def refresh(self) -> int:
         """Take everything for changed; returns the new epoch."""

@@ -23,12 +23,14 @@ from torch.utils._pytree import tree_map
 
 from nnviz_widget.engine.activations import storage_key
 from nnviz_widget.engine.recorder import record
+from nnviz_widget.engine.watch import Held
 from nnviz_widget.errors import InputError, ModelError, OutOfMemoryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from nnviz_widget.engine.jobs import CancelToken
+    from nnviz_widget.engine.recording import Recording
     from nnviz_widget.engine.trace import Trace
     from nnviz_widget.engine.twin import Twin
 
@@ -149,13 +151,13 @@ class Units:
             value = graph.activation.detach()[index]
             return graph.gradient(index, token), float(value.real if value.is_complex() else value)
 
-        def ready(epoch: int) -> bool:
-            kept = self._graphs.get((id(trace), name))
-            return kept is not None and kept.epoch == epoch
+        def kept(epoch: int) -> Held | None:
+            graph = self._graphs.get((id(trace), name))
+            return graph.held if graph is not None and graph.epoch == epoch else None
 
         try:
             try:
-                (values, value), epoch, consistent = self._twin.steadily(run, ready)
+                (values, value), epoch, consistent = self._twin.steadily(run, kept)
             except (torch.OutOfMemoryError, OutOfMemoryError):
                 self.clear()
                 (values, value), epoch, consistent = self._twin.steadily(run)
@@ -225,7 +227,23 @@ class Units:
                 hint="Choose another layer.",
             )
         weights = {storage_key(tensor) for tensor in (*module.parameters(), *module.buffers())}
-        return _Graph(list(leaves.values()), run.stopped, epoch, run.seconds, weights)
+        return _Graph(
+            list(leaves.values()),
+            run.stopped,
+            epoch=epoch,
+            seconds=run.seconds,
+            weights=weights,
+            held=self._held(run),
+        )
+
+    def _held(self, run: Recording) -> Held:
+        """Watch the tensors of the model that a pass used, also where it ran on copies of them."""
+        module = self._twin.module
+        tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+        used = [
+            tensors[op.name] for op in run.ops if op.kind in {"parameter", "buffer"} and op.name in tensors
+        ]
+        return Held([*used, *(op.value for op in run.ops if op.value is not None)])
 
 
 def _forget(units: weakref.ref[Units], key: tuple[int, str]) -> Callable[[object], None]:
@@ -243,11 +261,19 @@ class _Graph:
     """The autograd graph from an input to one layer's activation."""
 
     def __init__(
-        self, leaves: list[Tensor], activation: Tensor, epoch: int, seconds: float, weights: set[int]
+        self,
+        leaves: list[Tensor],
+        activation: Tensor,
+        *,
+        epoch: int,
+        seconds: float,
+        weights: set[int],
+        held: Held,
     ) -> None:
         self.leaves = leaves
         self.activation = activation
         self.epoch = epoch
+        self.held = held
         self.owner: weakref.ref[Trace] | None = None
         self._check = _Check()
         nodes = sorted(_nodes(activation), key=lambda node: node._sequence_nr())

@@ -19,7 +19,7 @@ from nnviz_widget.engine.sharing import copy_value, tensors_in
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Glance", "Probe", "Seen", "Watched"]
+__all__ = ["Glance", "Held", "Probe", "Seen", "Watched"]
 
 _SCALARS = frozenset(
     {bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size}
@@ -255,6 +255,26 @@ class Probe:
     def _read(self) -> list[Tensor]:
         with torch.no_grad():
             return [torch.cat(views).view(torch.uint8) for views in self._groups]
+
+
+class Held:
+    """Tells whether a few tensors still hold what they held when it was made.
+
+    Parameters
+    ----------
+    tensors : list of Tensor
+        Those that matter for one answer, fewer than all of the model's.
+    """
+
+    def __init__(self, tensors: list[Tensor]) -> None:
+        self._seen = Seen()
+        for tensor in tensors:
+            self._seen.add(tensor)
+        self._probe = Probe(tensors)
+
+    def still(self) -> bool:
+        """Look at counters, addresses and a few values."""
+        return self._seen.still() and not self._probe.changed()
 
 
 def _samples(tensor: Tensor) -> Tensor | None:
