@@ -38,14 +38,14 @@ CHROMIUM_FLAGS = [
     "--no-first-run",
     "--force-color-profile=srgb",  # screenshots look the same everywhere
 ]
-# What JupyterLab itself prints on a healthy start, or what a test causes on purpose by ending a kernel.
-HARMLESS_CONSOLE = (
+# What JupyterLab itself prints on a healthy start, or when a test has ended a kernel on purpose.
+HARMLESS = (
     "Failed to load resource",
     "favicon",
     "WebSocket connection to",
     "Connection lost, reconnecting",
     "ResizeObserver loop",
-    "Canceled future",
+    "Canceled future",  # a request to a kernel that a test has ended
     "Kernel connection is disconnected",
 )
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -230,7 +230,7 @@ class Lab:
             viewport={"width": width, "height": height}, device_scale_factor=scale
         )
         self.page.set_default_timeout(20_000)
-        self.page.on("pageerror", lambda error: self.page_errors.append(f"{error}\n{error.stack or ''}"))
+        self.page.on("pageerror", self._on_error)
         self.page.on("console", self._on_console)
         self.page.on("websocket", self._on_websocket)
         self.page.goto(f"{server.url}/lab?reset", wait_until="commit")
@@ -245,8 +245,12 @@ class Lab:
             theme,
         )
 
+    def _on_error(self, error: Any) -> None:
+        if not any(text in str(error) for text in HARMLESS):
+            self.page_errors.append(f"{error}\n{error.stack or ''}")
+
     def _on_console(self, message: Any) -> None:
-        if message.type == "error" and not any(text in message.text for text in HARMLESS_CONSOLE):
+        if message.type == "error" and not any(text in message.text for text in HARMLESS):
             self.console_errors.append(message.text)
 
     def _on_websocket(self, websocket: Any) -> None:

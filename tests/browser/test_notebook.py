@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from tests.browser.explorer_page import SHAPES, ExplorerPage
+
+WIDGETS = "application/vnd.jupyter.widget-state+json"
 
 
 def test_two_views_of_one_explorer_show_the_same(lab):
@@ -93,16 +93,14 @@ def test_a_notebook_with_saved_widgets_says_that_it_shows_a_still_picture(lab):
     state = notebook.python(
         "embed.dependency_state([w], drop_defaults=False)", setup="from ipywidgets import embed"
     )
-    document = notebook.save()
-    view_mime, state_mime = (
-        "application/vnd.jupyter.widget-view+json",
-        "application/vnd.jupyter.widget-state+json",
+    # What 'Save Widget State Automatically' in JupyterLab's settings does.
+    notebook.page.evaluate(
+        "([path, widgets]) => panels[path].content.model.setMetadata('widgets', widgets)",
+        [notebook.path, {WIDGETS: {"version_major": 2, "version_minor": 0, "state": state}}],
     )
-    assert view_mime in document["cells"][0]["outputs"][0]["data"]
-    document["metadata"]["widgets"] = {state_mime: {"version_major": 2, "version_minor": 0, "state": state}}
+    notebook.save()
     notebook.close(wait=True)
     lab.notebooks.remove(notebook)
-    (lab.server.root / notebook.path).write_text(json.dumps(document))
     again = lab.reopen(notebook.path)
     explorer = ExplorerPage(again)
     explorer.wait("static")
