@@ -446,6 +446,32 @@ describe("is anybody there?", () => {
       expect(client.dead.value).toBe(true);
     });
 
+    it("gives a kernel that was busy for long time to answer what queued up meanwhile", () => {
+      const working = { ...kernel, status: "busy" };
+      connect({ kernel: working });
+      void client.request("maps", MAPS).catch(() => {});
+      vi.advanceTimersByTime(60_000);
+      working.status = "idle";
+      for (const slot of slots) slot(null, "idle");
+      vi.advanceTimersByTime(2_000);
+      expect([client.busy.value, client.dead.value]).toEqual([true, false]);
+      vi.advanceTimersByTime(2_000);
+      expect(client.dead.value).toBe(true);
+    });
+
+    it("is dead when the kernel is shut down and its connection disposed of", () => {
+      const disposals = new Set<() => void>();
+      const disposed = {
+        connect: (slot: () => void) => disposals.add(slot),
+        disconnect: (slot: () => void) => disposals.delete(slot),
+      };
+      connect({ kernel: { ...kernel, disposed } });
+      for (const slot of disposals) slot();
+      expect(client.dead.value).toBe(true);
+      client.dispose();
+      expect(disposals.size).toBe(0);
+    });
+
     it("lives again when the kernel speaks", () => {
       connect({ kernel });
       model.fire("comm_live_update");

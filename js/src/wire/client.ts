@@ -374,8 +374,9 @@ export class WireClient {
     if (this.probed !== null && now - this.due > busyAfter) this.probed = now;
     if (this.probed !== null) {
       const silence = now - this.probed;
-      // An idle kernel that does not answer has no widget of ours any more.
-      if (silence >= deadAfter && this.kernel.status() === "idle") {
+      // An idle kernel that does not answer has no widget of ours any more. What queued up while it was busy is
+      // answered only after it has become idle, so the silence before that says nothing.
+      if (silence >= deadAfter && this.kernel.idleFor() >= deadAfter) {
         this.lost();
         return;
       }

@@ -25,7 +25,9 @@ const GONE = new Set(["dead", "restarting", "autorestarting", "terminating"]);
 
 export class KernelWatch {
   private readonly kernel: KernelLike | null | undefined;
+  private idleSince: number | null = null;
   private readonly onStatus = (_sender: unknown, status: unknown) => {
+    this.idleSince = status === "idle" ? (this.idleSince ?? performance.now()) : null;
     if (GONE.has(String(status))) this.lost();
   };
 
@@ -42,6 +44,7 @@ export class KernelWatch {
     } catch {
       // A host whose signal differs tells us nothing; the client's own probes remain.
     }
+    this.idleFor();
     // The model fires these when the kernel restarts and when Python closes the widget.
     model.on("comm_live_update", this.lost);
     model.on("comm:close", this.lost);
@@ -53,6 +56,13 @@ export class KernelWatch {
     const status = String(this.kernel.status);
     if (GONE.has(status)) return "dead";
     return status === "idle" || status === "busy" ? status : "unknown";
+  }
+
+  /** For how long the kernel has had nothing to do, in ms; 0 while it has, or where nobody knows. */
+  idleFor(): number {
+    if (this.status() !== "idle") return 0;
+    this.idleSince ??= performance.now();
+    return performance.now() - this.idleSince;
   }
 
   dispose(): void {
