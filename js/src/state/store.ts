@@ -235,7 +235,9 @@ export class Store {
       effect(() => {
         if (runKey.value === 0) return;
         const wanted = this.view.statsOf.value === "channel" ? channel.value : null;
-        if (layer.value !== null) void this.fetchStats(layer.value, wanted);
+        // Numbers that nobody looks at would stand in the way of the maps.
+        const looked = this.view.tab.value === "stats";
+        if (looked && layer.value !== null) void this.fetchStats(layer.value, wanted);
         else this.stats.value = IDLE;
       }),
       effect(() => {
