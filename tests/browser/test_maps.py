@@ -51,6 +51,24 @@ def test_colours_range_and_order_change_without_asking_the_kernel(explorer, lab,
     assert lab.traffic.requests() == []
 
 
+def test_the_statistics_of_a_layer_are_those_of_its_activation(explorer):
+    explorer.click_layer("stage2")
+    explorer.root.get_by_role("tab", name="Stats").click()
+    stats = explorer.root.locator('[data-panel="stats"][data-layer="stage2"][data-state="ready"]')
+    stats.wait_for()
+    mean, zeros, numel = explorer.notebook.python(
+        "[float(a.mean()), float((a == 0).float().mean()), a.numel()]",
+        setup="a = w.trace.activation('stage2')[0]",
+    )
+    shown = dict(
+        zip(stats.locator("dt").all_inner_texts(), stats.locator("dd").all_inner_texts(), strict=True)
+    )
+    assert number(shown["mean"]) == pytest.approx(mean, abs=1e-3)
+    assert number(shown["zeros"]) == pytest.approx(100 * zeros, abs=0.51)
+    assert stats.locator("svg rect").count() > 10
+    assert numel == 32 * 32 * 32
+
+
 def test_a_linear_layer_is_drawn_as_numbers(explorer):
     explorer.click_layer("head")
     logits = explorer.notebook.python("w.trace.output[0].tolist()")
