@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ReceptiveField", "receptive_field"]
 
+#: What a rule may raise that is called in a way it did not foresee.
+_UNFORESEEN = (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError)
 _SOURCES = frozenset({"input", "parameter", "buffer", "constant"})
 
 
@@ -117,7 +119,7 @@ class _Walk:
         """Walk from the unit to the inputs."""
         self.masks[unit] = mask
         for op in reversed(self.ops[: unit.op + 1]):
-            if op.index in self._unseen and Ref(op.index) in self.masks:
+            if op.index in self._unseen and Ref(op.index) in self.masks and self.masks[Ref(op.index)].any():
                 self._give_up([Ref(source.index) for source in self.ops if source.kind == "input"])
             if op.index not in self._live or op.kind in _SOURCES:
                 continue
@@ -145,10 +147,9 @@ class _Walk:
         try:
             for ref, mask in list(reach(call)):
                 self._add(ref, mask)
-        except UnknownStructureError:
-            self._give_up(call.live_inputs())
-        except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError):
-            self._give_up(call.live_inputs())  # called in a way that the rule did not foresee
+        except (UnknownStructureError, *_UNFORESEEN):
+            if any(mask.any() for mask in masks.values()):
+                self._give_up(call.live_inputs())
 
     def _give_up(self, refs: list[Ref]) -> None:
         """Let all of these values be seen, and say that it is not known better."""
@@ -172,7 +173,7 @@ class _Walk:
             masks[0] = masks[0] | through if 0 in masks else through.clone()
 
     def _add(self, ref: Ref, mask: Tensor) -> None:
-        if self._is_live(ref) and mask.any():
+        if self._is_live(ref):
             mask = fit(mask, tuple(self._spec(ref).shape))
             self.masks[ref] = self.masks[ref] | mask if ref in self.masks else mask
 

@@ -27,6 +27,7 @@ _SCALARS = frozenset(
 _CONTAINERS = (list, dict, set)
 _INTERNALS = frozenset(nn.Module().__dict__) | {"_compiled_call_impl"}
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_TOGETHER = 64  # tensors that are probed by one operation
 _SAMPLES = 256  # values of each tensor that a probe compares
 
 
@@ -240,7 +241,10 @@ class Probe:
                 view = _samples(tensor)
                 if view is not None:
                     groups.setdefault((tensor.device, tensor.dtype), []).append(view)
-        self._groups = list(groups.values())
+        # In parts so small that torch does not wake its other threads for them, which are busy with training.
+        self._groups = [
+            views[i : i + _TOGETHER] for views in groups.values() for i in range(0, len(views), _TOGETHER)
+        ]
         self._values = self._read()
 
     def fits(self, tensors: list[Tensor]) -> bool:
