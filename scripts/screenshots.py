@@ -16,7 +16,17 @@ from tests.browser.lab import REPOSITORY, Lab, LabServer, launch_chromium
 
 DOCS = REPOSITORY / "docs"
 WIDTH = 1400
-SAMPLE, GROUP, LAYER = 3, "stage2", "stage2.0"
+SAMPLE, GROUP, LAYER = 3, "stage1", "stage2"
+# The channel that tells the object best from its background, and its strongest unit on the object.
+UNIT = f"""
+import torch
+mask = torch.as_tensor(demo.masks[{SAMPLE}])[None, None].float()
+maps = torch.as_tensor(w.feature_maps)
+mask = torch.nn.functional.interpolate(mask, maps.shape[-2:], mode="area")[0, 0] > 0.9
+contrast = maps[:, mask].mean(1) - maps[:, ~mask].mean(1)
+channel = int(contrast.argmax())
+place = int((maps[channel] * mask).argmax())
+"""
 
 
 def main() -> None:
@@ -45,14 +55,13 @@ def take(lab: Lab, path: Path) -> None:
     lab.resize(round(lab.size[0] + WIDTH - width))
     explorer.input.locator(f'button[data-sample="{SAMPLE}"]').click()
     explorer.root.locator(f'[data-panel="input"][data-sample="{SAMPLE}"]').wait_for()
-    explorer.node(GROUP).dblclick()
+    explorer.open_group(GROUP)
     explorer.click_layer(LAYER)
-    # The unit that answers most strongly somewhere on the object, away from the border of its map.
-    channel = explorer.strongest()
-    y, x = notebook.python(f"divmod(int(abs(w.feature_maps[{channel}, 6:26, 6:26]).argmax()), 20)")
-    explorer.click_pixel(channel, y + 6, x + 6, (32, 32))
+    channel, y, x = notebook.python("[channel, *divmod(place, maps.shape[-1])]", setup=UNIT)
+    explorer.tile(channel).scroll_into_view_if_needed()
+    explorer.click_pixel(channel, y, x, (32, 32))
     lab.page.mouse.move(5, 5)
-    lab.page.wait_for_timeout(600)  # animations come to rest
+    lab.page.wait_for_timeout(1500)  # animations come to rest
     explorer.root.screenshot(path=path)
     print(f"wrote {path.relative_to(REPOSITORY)}")
     notebook.close()
