@@ -117,11 +117,14 @@ def draw_grid(lab: Lab, notebook: Notebook, cell: int) -> Callable[[], float]:
                 panel.content.deselectAll();
                 const output = panel.content.widgets[index].outputArea;
                 output.model.clear();
+                await panel.content.scrollToItem(index, 'start');
                 const start = performance.now();
                 await jupyterapp.commands.execute('notebook:run-cell');
                 let image;
-                while (!(image = output.node.querySelector('img')))
+                while (!(image = output.node.querySelector('img'))) {
+                    if (performance.now() > start + 30_000) throw new Error('the grid did not show');
                     await new Promise(resolve => requestAnimationFrame(resolve));
+                }
                 await image.decode();
                 return (performance.now() - start) / 1000;
             }""",

@@ -73,8 +73,10 @@ def show(lab: Lab, notebook: Notebook, cell: int, selector: str) -> Callable[[],
                 const {node} = panel.content.widgets[index].outputArea;
                 const start = performance.now();
                 jupyterapp.commands.execute('notebook:run-cell');
-                while (!node.querySelector(selector))
+                while (!node.querySelector(selector)) {
+                    if (performance.now() > start + 30_000) throw new Error(`no ${selector}`);
                     await new Promise(resolve => requestAnimationFrame(resolve));
+                }
                 return (performance.now() - start) / 1000;
             }""",
             [notebook.path, cell, selector],

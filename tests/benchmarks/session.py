@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 CLOCK = """
 window.clock = {
-    // Arms the stopwatch: it starts with the next click, at the time of the event itself, and stops when a
-    // selector matches for the first time after that click.
+    // Arms the stopwatch: it starts when the next click reaches the page, before any handler of it has run,
+    // and stops when a selector matches for the first time after that.
     arm(selector) {
         this.elapsed = new Promise((resolve, reject) => {
             setTimeout(() => reject(new Error(`no ${selector} within 30 s`)), 30_000);
-            const started = (event) => {
-                const start = event.timeStamp;
+            const started = () => {
+                const start = performance.now();
                 const look = () => {
                     if (!document.querySelector(selector)) return false;
                     observer.disconnect();
