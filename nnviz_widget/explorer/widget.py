@@ -6,12 +6,11 @@ announces and hands the other's requests to the operations. `explore`, which mak
 Rules of the transport that decide the wiring:
 
 - Everything published on the comm goes through `Explorer._send`, inside the context of the newest page
-message;
-  sent plainly from a cell, the next click would wait for that cell.
+  message; sent plainly from a cell, the next click would wait for that cell.
 - What Python alone writes is sent explicitly, all of one event in one message: traits are set from the
-engine's
-  thread while a page's message may be handled on another, and traitlets can lose a notification between the
-  two.
+  engine's thread while a page's message may be handled on another, and traitlets can lose a notification
+  between the two.
+- A page's message sets off nothing of what belongs to cells: see ``quiet.py``.
 - Everything that threads hold of an explorer they hold weakly.
 """
 
@@ -32,6 +31,7 @@ from nnviz_widget.errors import InputError, NNVizError
 from nnviz_widget.explorer import layers, selecting
 from nnviz_widget.explorer.operations import Operations, Question, Reply
 from nnviz_widget.explorer.pulse import Pulse
+from nnviz_widget.explorer.quiet import hush
 from nnviz_widget.explorer.still import CSS, Still
 from nnviz_widget.wire.messages import json_safe
 from nnviz_widget.wire.session import Session
@@ -267,6 +267,11 @@ class Explorer(anywidget.AnyWidget):
         return front_end("index.css") + CSS
 
     # ---- to and from the page -----------------------------------------------------------------------------
+
+    @t.observe("comm")
+    def _hush(self, change: Mapping[str, Any]) -> None:
+        if change["new"] is not None:
+            hush(change["new"], self._handle_msg)
 
     @t.validate("selection")
     def _clean_selection(self, proposal: Mapping[str, Any]) -> dict[str, Any]:

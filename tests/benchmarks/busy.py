@@ -58,7 +58,6 @@ def run(rounds: int | None = None) -> Report:
         explorer.page.evaluate(
             "path => panels[path].sessionContext.session.kernel.interrupt()", notebook.path
         )
-        notebook.wait_idle()
         notebook.close()
     report.figure("cancel of a long forward", cancel_latency(rounds or 20), aim="< 50")
     return report

@@ -355,19 +355,22 @@ class Notebook:
         return self.root.locator(".jp-Cell").nth(index)
 
     def run(self, index: int = 0, *, wait: bool = True) -> None:
-        """Run a cell; with `wait` until it has ended, raising if it raised."""
-        finished = self.page.evaluate(
-            """async ([path, index, wait]) => {
+        """Start a cell; with `wait` also wait until it has ended."""
+        self.page.evaluate(
+            """([path, index]) => {
                 const panel = panels[path];
                 panel.content.activeCellIndex = index;
                 panel.content.deselectAll();
-                const done = jupyterapp.commands.execute('notebook:run-cell');
-                return wait ? await done : true;
+                // JupyterLab calls a kernel idle that has only answered a widget; the cell's promise tells.
+                const run = {running: true};
+                const ended = jupyterapp.commands.execute('notebook:run-cell');
+                run.ended = ended.finally(() => { run.running = false; });
+                panel.runs = {...panel.runs, [index]: run};
             }""",
-            [self.path, index, wait],
+            [self.path, index],
         )
-        if not finished:
-            raise AssertionError(f"cell {index} raised:\n{self.output_text(index)}")
+        if wait:
+            self.wait_end(index)
 
     def output_text(self, index: int) -> str:
         """Return the text that a cell printed, its errors included."""
@@ -380,9 +383,16 @@ class Notebook:
             )
         )
 
-    def wait_idle(self) -> None:
-        """Wait until no cell runs any more."""
-        self.root.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for(state="attached")
+    def running(self, index: int) -> bool:
+        """Whether a cell that was started has not ended yet."""
+        return bool(
+            self.page.evaluate("([path, index]) => panels[path].runs[index].running", [self.path, index])
+        )
+
+    def wait_end(self, index: int) -> None:
+        """Wait until a cell that was started has ended; raises if it raised."""
+        if not self.page.evaluate("([path, index]) => panels[path].runs[index].ended", [self.path, index]):
+            raise AssertionError(f"cell {index} raised:\n{self.output_text(index)}")
 
     def python(self, expression: str, *, setup: str = "") -> Any:
         """Evaluate an expression in the kernel, after `setup`, and return its value.

@@ -40,10 +40,6 @@ def start(lab, *cells) -> ExplorerPage:
     return page
 
 
-def running(page: ExplorerPage) -> bool:
-    return page.notebook.root.locator(".jp-Notebook-ExecutionIndicator[data-status='busy']").count() == 1
-
-
 def test_clicks_are_answered_while_a_cell_computes(lab):
     explorer = start(lab, SPIN)
     explorer.notebook.run(1, wait=False)
@@ -51,9 +47,9 @@ def test_clicks_are_answered_while_a_cell_computes(lab):
     explorer.click_layer("stage1")
     channel = explorer.strongest()
     explorer.click_pixel(channel, 20, 20, (64, 64))
-    assert running(explorer), "the cell still computes, and yet both clicks were answered"
+    assert explorer.notebook.running(1), "the cell still computes, and yet both clicks were answered"
     explorer.click_layer("stage3")
-    explorer.notebook.wait_idle()
+    explorer.notebook.wait_end(1)
     assert explorer.notebook.output_text(1).split()[-1] == "True", "the click ended it, not the deadline"
 
 
@@ -63,13 +59,35 @@ def test_clicks_are_answered_while_a_cell_trains_and_training_is_left_alone(lab)
     explorer.notebook.cell(1).locator(".jp-OutputArea", has_text="training").wait_for()
     explorer.click_layer("stage1")
     explorer.click_layer("stem")
-    assert running(explorer)
+    assert explorer.notebook.running(1)
     explorer.click_name("stage3")
     explorer.wait_maps("stage3")
-    explorer.notebook.wait_idle()
+    explorer.notebook.wait_end(1)
     assert explorer.notebook.output_text(1).split()[-1] == "True", (
         "still in train mode, and ended by the click"
     )
+
+
+def test_a_click_does_not_take_away_the_figure_that_a_cell_is_drawing(lab):
+    explorer = start(
+        lab,
+        """
+        import matplotlib.pyplot as plt, time
+        figure, axes = plt.subplots(figsize=(2, 2))
+        print("drawing")
+        deadline = time.time() + 20
+        while w.selection["layer"] != "stage2" and time.time() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.3)
+        axes.plot([1, 2])
+        plt.show()
+        """,
+    )
+    explorer.notebook.run(1, wait=False)
+    explorer.notebook.cell(1).locator(".jp-OutputArea", has_text="drawing").wait_for()
+    explorer.click_layer("stage2")
+    explorer.notebook.wait_end(1)
+    assert explorer.notebook.cell(1).locator("img").count() == 1
 
 
 def test_changed_weights_are_said_and_a_refresh_reads_them(lab):
