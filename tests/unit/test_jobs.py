@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import gc
+import signal
 import sys
 import threading
 import time
@@ -185,6 +186,15 @@ def test_a_job_that_asks_for_another_one_gets_it_at_once_under_its_own_token(job
     assert jobs.token is None
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Python's own answer to Ctrl-C, also where a shell that started the tests in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_an_interrupted_caller_cancels_its_job(jobs: Jobs) -> None:
     interrupt_on_start = threading.Event()
 
