@@ -188,7 +188,7 @@ def test_a_job_that_asks_for_another_one_gets_it_at_once_under_its_own_token(job
 
 @pytest.fixture
 def ctrl_c() -> Iterator[None]:
-    """Python's own answer to Ctrl-C, also where a shell that started the tests in the background ignores it."""
+    """Python's own answer to Ctrl-C, also where the shell behind the tests ignores it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
