@@ -58,7 +58,7 @@ export function App({ store }: { store: Store }) {
     >
       <TopBar store={store} root={root} />
       <Notice store={store} />
-      <div class="nn-body" data-drawer={view.drawer.value && synced.selection.value.layer !== null}>
+      <div class="nn-body">
         <aside class="nn-side">
           <InputCard store={store} />
           <Predictions store={store} />

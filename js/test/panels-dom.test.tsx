@@ -3,7 +3,7 @@
 
 import { signal } from "@preact/signals";
 import { options, render } from "preact";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { MapsPanel } from "../src/maps/MapsPanel";
 import { Drawer } from "../src/panels/Drawer";
 import { InputCard } from "../src/panels/InputCard";
@@ -149,14 +149,14 @@ describe("the maps panel", () => {
     const panel = find("[data-panel=maps]");
     expect(panel.dataset.layer).toBe("conv");
     expect(panel.hasAttribute("data-painted")).toBe(false);
-    expect(host.querySelectorAll(".nn-tile-ghost")).toHaveLength(4);
+    expect(host.querySelectorAll(".nn-sheet .nn-ghost")).toHaveLength(1);
 
     const request = last("maps");
     const ramp = Array.from({ length: 8 }, (_, i) => 30 * i);
     request.options.onChunk?.({ ...(part(ramp, 0) as object), meta: META } as never);
     await settle();
     expect(panel.hasAttribute("data-painted")).toBe(false);
-    expect(host.querySelectorAll("[data-channel]")).toHaveLength(2);
+    await vi.waitFor(() => expect(host.querySelectorAll("[data-channel]")).toHaveLength(2));
 
     request.options.onChunk?.(part(ramp, 2));
     request.resolve({ meta: META, arrays: {}, epoch: 1, ms: 1 });
@@ -164,10 +164,15 @@ describe("the maps panel", () => {
     expect(panel.getAttribute("data-painted")).toBe("true");
     expect(host.querySelectorAll("[data-channel]")).toHaveLength(4);
 
+    // What was painted stays for a moment, and cannot be taken for the new layer's.
     store.selectLayer("other");
     await settle();
-    expect(panel.dataset.layer).toBe("other");
+    expect(panel.dataset.layer).toBe("conv");
+    store.selectUnit(1, [0, 1]);
+    expect(store.synced.selection.value).toMatchObject({ layer: "other", channel: null, pixel: null });
+    await vi.waitFor(() => expect(panel.dataset.layer).toBe("other"));
     expect(panel.hasAttribute("data-painted")).toBe(false);
+    expect(host.querySelectorAll("[data-channel]")).toHaveLength(0);
   });
 
   it("says why a layer could not be drawn and asks again", async () => {
@@ -187,8 +192,7 @@ describe("the maps panel", () => {
     const { store, last } = page();
     render(<MapsPanel store={store} />, host);
     store.selectLayer("conv");
-    await settle();
-    find(".nn-progress button").click();
+    await vi.waitFor(() => find(".nn-progress button").click());
     await settle();
     expect(last("maps").options.signal?.aborted).toBe(true);
     expect(host.textContent).toContain("cancelled");

@@ -1,5 +1,5 @@
 import { signal } from "@preact/signals";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { Store } from "../src/state/store";
 import { synced, type WidgetModel } from "../src/state/synced";
 import { type WireClient, WireError } from "../src/wire/client";
@@ -135,8 +135,7 @@ describe("Store", () => {
     push("run", RUN);
     store.selectLayer("conv");
     last("maps").reject(new WireError("model_error", "boom", "look at line 3"));
-    await Promise.resolve();
-    await Promise.resolve();
+    await vi.waitFor(() => expect(store.maps.value.state).toBe("error"));
     expect(store.maps.value.error).toEqual({ message: "boom", hint: "look at line 3" });
     store.retryMaps();
     last("maps").reject(new WireError("cancelled", "cancelled"));

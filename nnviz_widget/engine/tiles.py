@@ -46,7 +46,7 @@ class Tiles:
     shape : tuple of int
         ``(C, H, W)`` of the activation itself.
     scale : float
-        Tile pixels per activation pixel along the longer side, at most 1.
+        Tile pixels per activation pixel, 1 / n.
     grid : tuple of int or None
         ``(rows, columns, skip)`` where tokens are the patches of an image, after `skip` extra ones.
     """
@@ -127,7 +127,8 @@ def tiles(
     activation, sample, series
         As for `planes`.
     max_side : int
-        Larger maps are averaged down until their longer side fits; tokens and vectors are never reduced.
+        Larger maps are averaged down, by the least whole number that makes their longer side fit; tokens and
+        vectors are never reduced.
     channels : sequence of int, optional
         Only these, in this order.
     patches : bool
@@ -169,10 +170,12 @@ def tiles(
     else:
         strength = torch.linalg.vector_norm(flat, 1, dim=1) / flat.shape[1]
 
-    scale = min(1.0, max_side / max(height, width)) if kind == "maps" else 1.0
+    # By a whole number: pixels of a tile are then averages of equal blocks, as far as the sides divide.
+    block = -(-max(height, width) // max_side) if kind == "maps" else 1
+    scale = 1.0 / block
     small = flat.view(count, height, width)
-    if scale < 1.0:
-        size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    if block > 1:
+        size = (-(-height // block), -(-width // block))
         small = interpolate(small[:, None], size=size, mode="area")[:, 0]
     # By halves, because the span of two finite numbers may be more than the largest one.
     span = high / 2 - low / 2

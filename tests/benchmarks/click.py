@@ -3,7 +3,8 @@
 The floor is `floor.Floor`: one message there, one with the very same bytes back, painted. The peer is what
 people do without the product: a cell that draws the same maps as a matplotlib grid. All are measured by the
 page's clock from the click (or the start of the cell) until the picture is there. Before every round the
-trace is taken anew, so that the page has to ask the kernel for every click, and that traffic has ended.
+trace is taken anew, so that the page has to ask the kernel for every click, what is clicked is scrolled into
+sight, and traffic has ended.
 """
 
 from __future__ import annotations
@@ -83,7 +84,10 @@ def click_product(lab: Lab, explorer: ExplorerPage, layer: str) -> Callable[[], 
     """Click the layer's node; the picture is there when the maps panel says so."""
 
     def click() -> float:
+        settle(lab)  # the kernel has heard of the click before
         explorer.notebook.python("[w.select(None), w.refresh()] and None")
+        explorer.root.evaluate("root => root.scrollIntoView({block: 'center'})")
+        explorer.root.get_by_label("fit (0)", exact=True).click()
         settle(lab)
         arm(lab.page, f'[data-panel="maps"][data-layer="{layer}"][data-painted="true"]')
         explorer.click_name(layer)
@@ -96,10 +100,13 @@ def click_floor(lab: Lab, notebook: Notebook, layer: str) -> Callable[[], float]
     """Click the layer's button of the floor widget."""
 
     def click() -> float:
+        settle(lab)
         notebook.python("setattr(floor, 'round', floor.round + 1)")
+        button = notebook.root.locator(f'[data-ask="{layer}"]')
+        button.scroll_into_view_if_needed()
         settle(lab)
         arm(lab.page, f'.floor[data-painted="{layer}"]')
-        notebook.root.locator(f'[data-ask="{layer}"]').click()
+        button.click()
         return elapsed(lab.page)
 
     return click

@@ -208,6 +208,9 @@ class Lab:
         `"light"` or `"dark"`.
     scale : float
         Device pixels per CSS pixel, for screenshots.
+    listen : bool
+        Whether to keep what goes over the websockets in `traffic`. Every byte of it then goes through the
+        browser's debugger and this process as well, which a stopwatch notices.
     """
 
     def __init__(
@@ -219,6 +222,7 @@ class Lab:
         height: int = 900,
         theme: str = "light",
         scale: float = 1.0,
+        listen: bool = True,
     ) -> None:
         self.server = server
         self.traffic = Traffic()
@@ -232,7 +236,8 @@ class Lab:
         self.page.set_default_timeout(20_000)
         self.page.on("pageerror", self._on_error)
         self.page.on("console", self._on_console)
-        self.page.on("websocket", self._on_websocket)
+        if listen:
+            self.page.on("websocket", self._on_websocket)
         self.page.goto(f"{server.url}/lab?reset", wait_until="commit")
         self.page.wait_for_selector("#jp-MainMenu", timeout=90_000)
         self.page.evaluate(

@@ -169,7 +169,7 @@ function usePane(graph: GraphController, stage: RefObject<HTMLDivElement | null>
   useSignalEffect(() => {
     void store.view.drawer.value;
     void store.view.drawerWidth.value;
-    void store.synced.selection.value.layer;
+    void store.shown.value;
     soon();
   });
 }

@@ -25,19 +25,20 @@ export function BigMap({ store, planes, side, alone }: Props) {
   const surface = useRef(new Surface());
   const channel = useComputed(() => shownChannel(store, planes)).value;
   const dpr = window.devicePixelRatio || 1;
-  const [height, width] = planes.tile;
-  const longest = Math.max(height, width);
+  const [rows, columns] = planes.shape;
+  const longest = Math.max(rows, columns);
   const wish = crisp(longest, side, dpr);
   const full = wish > side || wish < 0.86 * side ? side : wish;
   const device = (cells: number) =>
     Math.max(Math.round((full * dpr * cells) / longest), Math.round(14 * dpr));
-  const [w, h] = [device(width), device(height)];
+  const [w, h] = [device(columns), device(rows)];
   const [colormap, sign, range] = [view.colormap.value, view.sign.value, view.range.value];
 
   useLayoutEffect(() => {
     if (!canvas.current || channel >= planes.loaded) return;
     const scale = scales(planes.low, planes.high, range, sign, colormap)(channel);
     const colours = lut(planes.low[channel] as number, planes.high[channel] as number, scale);
+    const [height, width] = planes.tile;
     const source = { bytes: planes.bytes, start: planes.start(channel), height, width };
     const memory = surface.current.open(canvas.current, w, h);
     paintTile(memory, source, { x: 0, y: 0, width: w, height: h }, colours);

@@ -20,9 +20,10 @@ import { VectorView } from "./VectorView";
 const LIFELESS: ReadonlySet<DataState> = new Set(["static", "dead"]);
 
 export function MapsPanel({ store }: { store: Store }) {
-  const { view, synced } = store;
+  const { view } = store;
   const root = useRef<HTMLElement>(null);
-  const layer = useComputed(() => synced.selection.value.layer).value;
+  // Mounted at the click and seen with the answer: what can be got ready meanwhile is.
+  const layer = useComputed(() => store.shown.value ?? store.synced.selection.value.layer).value;
   const { state, data, error, progress } = store.maps.value;
   const settled = state === "ready" && data !== null && data.node === layer;
   const planes = useMemo(() => (data ? planesOf(data) : null), [data]);

@@ -35,7 +35,7 @@ export function SheetView({ store, layer, planes, expected, settled, painted }: 
   const dpr = window.devicePixelRatio || 1;
 
   const count = planes?.count ?? expected?.count ?? 0;
-  const map = planes?.tile ?? expected?.map ?? [1, 1];
+  const map = planes?.shape ?? expected?.map ?? [1, 1];
   const size = view.tile.value;
   const sheet = useMemo(
     () => layout({ count, width: area.width, size, map: [map[0], map[1]], dpr }),
@@ -65,18 +65,20 @@ export function SheetView({ store, layer, planes, expected, settled, painted }: 
     return () => watch.disconnect();
   }, []);
 
+  const complete = useRef(false);
   useLayoutEffect(() => {
+    complete.current = false;
     const target = canvas.current;
-    if (!target || !planes || area.width === 0) return painted(false);
+    if (!target || !planes || area.width === 0) return;
     const scale = scales(planes.low, planes.high, range, sign, colormap);
     const pixels = (length: number) => Math.round(length * dpr);
     const memory = surface.current.open(target, pixels(area.width), pixels(bandHeight));
     const [height, width] = planes.tile;
-    let complete = settled;
+    complete.current = span.to > span.from;
     for (let position = span.from; position < span.to; position++) {
       const channel = channels[position] as number;
       if (channel >= planes.loaded) {
-        complete = false;
+        complete.current = false;
         continue;
       }
       const { x, y } = place(sheet, position);
@@ -88,8 +90,14 @@ export function SheetView({ store, layer, planes, expected, settled, painted }: 
       );
     }
     surface.current.close(target);
-    painted(complete && span.to > span.from);
-  }, [planes, settled, channels, sheet, span.from, span.to, colormap, sign, range, dpr]);
+  }, [planes, channels, sheet, span.from, span.to, colormap, sign, range, dpr]);
+
+  // In a second step: maps that wait for those of another layer are not painted once more for that.
+  useLayoutEffect(() => painted(settled && complete.current));
+
+  // First the picture of a layer, then what can be touched of it.
+  const [touchable, setTouchable] = useState<string | null>(null);
+  useEffect(() => setTouchable(planes?.node ?? null), [planes?.node]);
 
   const selected = synced.selection.value.channel;
   useLayoutEffect(() => {
@@ -127,14 +135,16 @@ export function SheetView({ store, layer, planes, expected, settled, painted }: 
           class="nn-crisp"
           style={{ top: `${bandTop}px`, width: `${area.width}px`, height: `${bandHeight}px` }}
         />
-        {Array.from({ length: Math.max(0, span.to - span.from) }, (_, i) => {
+        {(planes?.loaded ?? 0) < count && <Ghosts sheet={sheet} top={bandTop} height={bandHeight} />}
+        {Array.from({ length: planes && touchable === planes.node ? span.to - span.from : 0 }, (_, i) => {
           const position = span.from + i;
           const channel = channels[position] as number;
+          if (!planes || channel >= planes.loaded) return null;
           return (
             <Tile
               key={channel}
               store={store}
-              planes={planes && channel < planes.loaded ? planes : null}
+              planes={planes}
               sheet={sheet}
               position={position}
               channel={channel}
@@ -148,9 +158,26 @@ export function SheetView({ store, layer, planes, expected, settled, painted }: 
   );
 }
 
+/** Where tiles will be: one element for all of them, with the sheet's columns and rows cut out of it. */
+function Ghosts({ sheet, top, height }: { sheet: Sheet; top: number; height: number }) {
+  const { columns, gap } = sheet;
+  const [across, down] = [sheet.width + gap, sheet.height + gap];
+  const style = {
+    top: `${top}px`,
+    width: `${columns * across - gap}px`,
+    height: `${height}px`,
+    maskImage: [
+      `repeating-linear-gradient(90deg, #000 0 ${sheet.width}px, transparent 0 ${across}px)`,
+      `repeating-linear-gradient(#000 0 ${sheet.height}px, transparent 0 ${down}px)`,
+    ].join(),
+    maskComposite: "intersect",
+  };
+  return <div class="nn-ghost" style={style} />;
+}
+
 interface TileProps {
   store: Store;
-  planes: Planes | null;
+  planes: Planes;
   sheet: Sheet;
   position: number;
   channel: number;
@@ -162,7 +189,6 @@ interface TileProps {
 function Tile({ store, planes, sheet, position, channel, pressed, first }: TileProps) {
   const { x, y } = place(sheet, position);
   const style = { left: `${x}px`, top: `${y}px`, width: `${sheet.width}px`, height: `${sheet.height}px` };
-  if (!planes) return <div class="nn-tile-ghost" style={style} />;
   const bad = planes.bad.get(channel) ?? 0;
   const flat = planes.low[channel] === planes.high[channel];
   const note = bad > 0 ? `, ${bad} values NaN or infinite` : flat ? ", constant" : "";

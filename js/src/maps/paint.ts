@@ -70,6 +70,19 @@ function reduce(
   bottom: number,
   colours: Uint32Array,
 ): void {
+  if (2 * place.width === width && 2 * place.height === height) {
+    // The commonest case, several times faster: four bytes to a pixel, none shared.
+    for (let y = Math.max(0, place.y); y < bottom; y++) {
+      let from = start + 2 * (y - place.y) * width;
+      const end = y * stride + right;
+      for (let to = y * stride + place.x; to < end; to++, from += 2) {
+        const above = (bytes[from] as number) + (bytes[from + 1] as number);
+        const below = (bytes[from + width] as number) + (bytes[from + width + 1] as number);
+        words[to] = colours[(above + below + 2) >> 2] as number;
+      }
+    }
+    return;
+  }
   const columns = edges(place.width, width);
   const rows = edges(place.height, height);
   for (let y = Math.max(0, place.y); y < bottom; y++) {
@@ -97,11 +110,14 @@ function edges(out: number, cells: number): Int32Array {
   return starts;
 }
 
-/** A canvas's own pixels, as words; made anew only when the size changes. */
+// One canvas is painted at a time, so all of them share the memory: made anew for each, it would keep the collector busy.
+let memory = new ArrayBuffer(0);
+
+/** The pixels of a canvas while it is painted, as words. */
 export class Surface {
   private image: ImageData | null = null;
 
-  /** Fits the canvas and returns cleared memory to paint into. */
+  /** Fits the canvas and returns cleared memory to paint into, until `close`. */
   open(canvas: HTMLCanvasElement, width: number, height: number): Target {
     const w = Math.max(1, width);
     const h = Math.max(1, height);
@@ -109,14 +125,16 @@ export class Surface {
       canvas.width = w;
       canvas.height = h;
     }
-    if (this.image?.width !== w || this.image.height !== h) this.image = new ImageData(w, h);
-    else this.image.data.fill(0);
-    return { words: new Uint32Array(this.image.data.buffer), stride: w, rows: h };
+    if (memory.byteLength < 4 * w * h) memory = new ArrayBuffer(4 * w * h);
+    const bytes = new Uint8ClampedArray(memory, 0, 4 * w * h).fill(0);
+    this.image = new ImageData(bytes, w, h);
+    return { words: new Uint32Array(memory, 0, w * h), stride: w, rows: h };
   }
 
   /** Puts what was painted on the canvas. */
   close(canvas: HTMLCanvasElement): void {
     const context = canvas.getContext("2d");
     if (context && this.image) context.putImageData(this.image, 0, 0);
+    this.image = null;
   }
 }

@@ -1,5 +1,6 @@
 // The selected layer, seen from several sides: a drawer at the right, over the graph where the cell is narrow.
 
+import { useComputed } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import type { Store } from "../state/store";
@@ -10,6 +11,7 @@ import { Stats } from "./Stats";
 const NARROWEST = 340;
 const WIDEST = 760;
 const STEP = 24;
+const DOUBLE_CLICK_MS = 320;
 const TABS: [Tab, string][] = [
   ["maps", "Maps"],
   ["stats", "Stats"],
@@ -18,7 +20,8 @@ const TABS: [Tab, string][] = [
 
 export function Drawer({ store, children }: { store: Store; children: ComponentChildren }) {
   const { view, synced } = store;
-  const layer = synced.selection.value.layer;
+  const { shown } = store;
+  const layer = useComputed(() => shown.value ?? synced.selection.value.layer).value;
   const before = useRef(layer);
   useEffect(() => {
     // A layer chosen from Python opens the drawer as well.
@@ -44,7 +47,15 @@ export function Drawer({ store, children }: { store: Store; children: ComponentC
   }
   const tab = view.tab.value;
   return (
-    <section class="nn-drawer" style={{ "--nn-wish": `${view.drawerWidth.value}px` }} aria-label={layer}>
+    <section
+      class="nn-drawer"
+      style={{
+        "--nn-wish": `${view.drawerWidth.value}px`,
+        visibility: shown.value === null ? "hidden" : undefined,
+      }}
+      aria-label={layer}
+      ref={letThrough}
+    >
       <Edge store={store} />
       <div
         class="nn-tabs"
@@ -88,6 +99,15 @@ export function Drawer({ store, children }: { store: Store; children: ComponentC
       </div>
     </section>
   );
+}
+
+/** A drawer that opens over the card that was clicked lets the second click of a double click through. */
+function letThrough(drawer: HTMLElement | null): void {
+  if (!drawer) return;
+  drawer.style.pointerEvents = "none";
+  setTimeout(() => {
+    drawer.style.pointerEvents = "";
+  }, DOUBLE_CLICK_MS);
 }
 
 function turn(event: KeyboardEvent, { view }: Store): void {

@@ -6,7 +6,7 @@
 import { effect } from "@preact/signals";
 import type { Store } from "../state/store";
 
-const SETTLED = 1200;
+const SETTLED = 4000;
 const WIDEST = 1200;
 const MOST_BYTES = 200_000;
 const LEAST_SCALE = 0.4;

@@ -86,33 +86,36 @@ export interface Loadable<T> {
   error?: { message: string; hint?: string };
 }
 
+type Tiles = NonNullable<Part<"maps">["arrays"]["tiles"]>;
+
 /** Adds one arriving part to the maps; the first part brings the description. */
 export function collect(held: Maps | null, key: string, part: Part<"maps">): Maps | null {
   const { tiles } = part.arrays;
-  const maps = held ?? (part.meta && tiles ? blank(key, part.meta, tiles.total, tiles.shape) : null);
+  const maps = held ?? (part.meta && tiles ? blank(key, part.meta, tiles) : null);
   if (!maps) return null;
   for (const name of ["low", "high", "strength"] as const) {
     const vector = part.arrays[name];
     if (vector) maps[name].set(vector.data, vector.start);
   }
   if (tiles) {
-    const area = maps.tile[0] * maps.tile[1];
     const { start } = tiles;
-    maps.tiles.set(tiles.data, start * area);
+    if (maps.tiles !== tiles.data) maps.tiles.set(tiles.data, start * maps.tile[0] * maps.tile[1]);
     maps.loaded = start + (tiles.shape[0] ?? 0);
   }
   return maps;
 }
 
-function blank(key: string, meta: Operations["maps"]["meta"], channels: number, shape: number[]): Maps {
-  const [, h = 1, w = 1] = shape;
+function blank(key: string, meta: Operations["maps"]["meta"], tiles: Tiles): Maps {
+  const { total: channels } = tiles;
+  const [rows = 0, h = 1, w = 1] = tiles.shape;
   return {
     key,
     node: meta.node,
     kind: meta.kind,
     shape: meta.shape,
     tile: [h, w],
-    tiles: new Uint8Array(channels * h * w),
+    // What comes whole stays where it came.
+    tiles: rows === channels ? tiles.data : new Uint8Array(channels * h * w),
     low: new Float32Array(channels),
     high: new Float32Array(channels),
     strength: new Float32Array(channels),

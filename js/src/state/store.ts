@@ -2,8 +2,8 @@
 // asks the kernel for what they need, and offers the actions that panels call. Panels read signals and call
 // actions; they never talk to the wire themselves.
 
-import { computed, effect, type ReadonlySignal, signal } from "@preact/signals";
-import { isCancelled, type WireClient, type WireError } from "../wire/client";
+import { batch, computed, effect, type ReadonlySignal, signal } from "@preact/signals";
+import { isCancelled, type WireClient, WireError } from "../wire/client";
 import type { Operation, Operations, Reply, RequestOptions } from "../wire/types";
 import {
   collect,
@@ -28,6 +28,10 @@ const VALUES_KEPT = 64;
 const STRIP_COUNT = 4;
 const STRIP_SIZE = 36;
 const MAX_SIDE = 128;
+/** What a sheet of tiles shows of a map; the pixels that only zooming needs come after it. */
+const FIRST_SIDE = 64;
+/** For so long what is in sight waits for the new maps: most are here before an eye could see a gap. */
+const GAP_MS = 120;
 
 export class Store {
   readonly view: View = createView();
@@ -37,6 +41,8 @@ export class Store {
   readonly thumbs = signal<{ count: number; size: [number, number]; rgb: Uint8Array } | null>(null);
   readonly input = signal<InputImage | null>(null);
   readonly strips = signal<ReadonlyMap<string, Strip>>(new Map());
+  /** The layer in the drawer: the selected one, from when its maps are here or are late. */
+  readonly shown = signal<string | null>(null);
   readonly maps = signal<Loadable<Maps>>(IDLE);
   readonly values = signal<{ key: string; channel: number; data: Float32Array } | null>(null);
   readonly stats = signal<Loadable<Stats>>(IDLE);
@@ -87,13 +93,14 @@ export class Store {
   }
 
   selectChannel(channel: number | null): void {
+    if (this.passing) return;
     this.synced.select({ channel, pixel: null, class: null });
   }
 
   /** A click on a pixel of a map: the unit whose saliency is shown. `settled` is false while dragging. */
   selectUnit(channel: number, pixel: [number, number], settled = true): void {
     const layer = this.synced.selection.peek().layer;
-    if (layer === null) return;
+    if (layer === null || this.passing) return;
     if (settled) this.synced.select({ channel, pixel, class: null });
     else this.scrubber.ask({ node: layer, unit: this.unit(channel, pixel) });
   }
@@ -186,6 +193,12 @@ export class Store {
 
   // ---- watching ----------------------------------------------------------------------------------------
 
+  /** Whether the maps of another layer than the chosen one are still in sight: a pixel of them means nothing. */
+  private get passing(): boolean {
+    const shown = this.shown.peek();
+    return shown !== null && shown !== this.synced.selection.peek().layer;
+  }
+
   private get sample(): number {
     return this.synced.run.peek()?.sample ?? this.synced.selection.peek().sample;
   }
@@ -228,8 +241,7 @@ export class Store {
         void this.fetchStrips();
       }),
       effect(() => {
-        if (runKey.value === 0) return;
-        if (layer.value === null) this.maps.value = IDLE;
+        if (layer.value === null || runKey.value === 0) this.show(layer.value, IDLE);
         else void this.fetchMaps(layer.value);
       }),
       effect(() => {
@@ -259,7 +271,7 @@ export class Store {
 
   /** The index of a unit in one sample's activation; a vector has no rows and columns. */
   private unit(channel: number, pixel: [number, number]): number[] {
-    const maps = this.maps.peek().data;
+    const maps = this.passing ? null : this.maps.peek().data;
     if (maps?.kind === "vector") return [channel];
     if (maps?.kind === "tokens") return [pixel[0], channel];
     return [channel, pixel[0], pixel[1]];
@@ -360,48 +372,69 @@ export class Store {
     const key = `${this.synced.run.peek()?.run}|${node}`;
     const kept = this.mapCache.get(key);
     if (kept) {
-      this.maps.value = { state: "ready", data: kept };
+      this.show(node, { state: "ready", data: kept });
       return;
     }
-    const before = this.maps.peek().data;
     // The last maps of the same layer stay in sight until the new ones are here: a new input must not flash.
-    this.maps.value = { state: "loading", data: before?.node === node ? before : null };
-    let maps: Maps | null = null;
-    this.stopMaps = new AbortController();
-    const request = this.request(
-      "maps",
-      { node, sample: this.sample, max_side: MAX_SIDE },
-      {
-        slot: "maps",
-        signal: this.stopMaps.signal,
-        onProgress: (progress) => {
-          this.maps.value = { ...this.maps.peek(), progress };
-        },
-        onChunk: (part) => {
-          maps = collect(maps, key, part);
-          // The last part is painted with the whole, once.
-          if (maps && !part.last) this.maps.value = { state: "loading", data: { ...maps } };
-        },
-      },
-    );
+    if (this.shown.peek() === node) this.show(node, { ...this.maps.peek(), state: "loading" });
+    const late = setTimeout(() => {
+      if (this.shown.peek() !== node) this.show(node, { state: "loading", data: null });
+    }, GAP_MS);
+    const stop = new AbortController();
+    this.stopMaps = stop;
+    stop.signal.addEventListener("abort", () => clearTimeout(late));
     try {
-      await request;
-      if (maps) this.keep(maps);
+      if (this.longestSide(node) > FIRST_SIDE) await this.askMaps(node, key, FIRST_SIDE, stop.signal);
+      this.mapCache.set(key, await this.askMaps(node, key, MAX_SIDE, stop.signal));
     } catch (error) {
-      const failure = error as WireError;
+      const { message, hint } = error as WireError;
       if (isCancelled(error) || this.synced.selection.peek().layer !== node) return;
-      this.maps.value = {
-        state: "error",
-        data: null,
-        error: { message: failure.message, hint: failure.hint },
-      };
+      const { state, data } = this.maps.peek();
+      if (state === "ready" && data?.key === key) return; // without the finer ones, which come after these
+      this.show(node, { state: "error", data: null, error: { message, hint } });
+    } finally {
+      clearTimeout(late);
     }
   }
 
-  private keep(maps: Maps): void {
-    this.mapCache.set(maps.key, maps);
-    this.maps.value = { state: "ready", data: maps };
-    this.timings.value = { ...this.timings.peek(), maps: maps.ms };
+  /** Asks for all maps of a layer and shows them as they come. */
+  private async askMaps(node: string, key: string, side: number, stop: AbortSignal): Promise<Maps> {
+    let maps: Maps | null = null;
+    const coarser = this.maps.peek().data?.key === key;
+    await this.request(
+      "maps",
+      { node, sample: this.sample, max_side: side },
+      {
+        slot: "maps",
+        signal: stop,
+        onProgress: (progress) => {
+          if (this.shown.peek() === node) this.maps.value = { ...this.maps.peek(), progress };
+        },
+        onChunk: (part) => {
+          maps = collect(maps, key, part);
+          // The last part is painted with the whole, once; and only a whole takes the place of a coarser one.
+          if (maps && !part.last && !coarser) this.show(node, { state: "loading", data: { ...maps } });
+        },
+      },
+    );
+    const whole = maps as Maps | null;
+    if (!whole) throw new WireError("protocol", "The answer had no maps in it.");
+    this.show(node, { state: "ready", data: whole });
+    this.timings.value = { ...this.timings.peek(), maps: whole.ms };
+    return whole;
+  }
+
+  private longestSide(node: string): number {
+    const found = this.nodes.peek().get(node);
+    const shape = found && "output_shapes" in found ? found.output_shapes[0] : undefined;
+    return shape?.length === 4 ? Math.max(...shape.slice(2)) : 0;
+  }
+
+  private show(layer: string | null, maps: Loadable<Maps>): void {
+    batch(() => {
+      this.shown.value = layer;
+      this.maps.value = maps;
+    });
   }
 
   private async fetchValues(maps: Maps, channel: number, name: string): Promise<void> {

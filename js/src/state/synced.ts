@@ -143,6 +143,9 @@ export interface Synced {
   dispose(): void;
 }
 
+/** What a click asks for goes ahead of the note, for Python, of what was clicked: each message has its price. */
+const SAVE_MS = 80;
+
 /** An empty dictionary is how Python says "nothing yet". */
 function orNull<T extends object>(value: unknown): T | null {
   return value && Object.keys(value as object).length > 0 ? (value as T) : null;
@@ -150,6 +153,13 @@ function orNull<T extends object>(value: unknown): T | null {
 
 export function synced(model: WidgetModel): Synced {
   const undo: Array<() => void> = [];
+  let saving: ReturnType<typeof setTimeout> | undefined;
+
+  function save(): void {
+    clearTimeout(saving);
+    saving = undefined;
+    model.save_changes();
+  }
 
   function trait<T>(name: string, read: (value: unknown) => T): Signal<T> {
     const mirror = signal(read(model.get(name)));
@@ -174,9 +184,10 @@ export function synced(model: WidgetModel): Synced {
       if (JSON.stringify(next) === JSON.stringify(selection.peek())) return;
       selection.value = next;
       model.set("selection", next);
-      model.save_changes();
+      saving ??= setTimeout(save, SAVE_MS);
     },
     dispose() {
+      if (saving !== undefined) save();
       for (const step of undo) step();
     },
   };
