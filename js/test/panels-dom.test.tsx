@@ -330,16 +330,13 @@ describe("the input", () => {
     const overlay = find("[data-role=saliency]");
     expect(overlay.dataset.unit).toBeUndefined();
     const map = { data: new Uint8Array(4).fill(200), shape: [2, 2] };
-    last("saliency").resolve({
-      meta: {
-        value: 1,
-        scale: 1,
-        magnitude_scale: 1,
-        box: [0, 0, 2, 2],
-        field: { box: [0, 0, 4, 4], exact: false },
-      },
-      arrays: { signed: map, magnitude: map },
-    });
+    const meta = { value: 1, scale: 1, magnitude_scale: 1, box: [0, 0, 2, 2] };
+    const arrays = { signed: map, magnitude: map };
+    last("saliency").options.onChunk?.({ meta, arrays, epoch: 1, last: false } as never);
+    await settle();
+    expect(overlay.dataset.unit).toBe("1");
+    expect(host.querySelector("[data-role=field]")).toBeNull();
+    last("saliency").resolve({ meta: { ...meta, field: { box: [0, 0, 4, 4], exact: false } }, arrays });
     await settle();
     expect(overlay.dataset.unit).toBe("1");
     expect(find("[data-role=field]").dataset.exact).toBe("false");

@@ -18,7 +18,7 @@ import itertools
 import logging
 import threading
 import weakref
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -34,6 +34,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.2  # a waiting caller wakes this often, for Ctrl-C works in Python, not inside every lock
 _JOIN_SECONDS = 30.0
+_ANSWER_SECONDS = 0.25
 
 
 class Cancelled(NNVizError):  # noqa: N818  being cancelled is not an error
@@ -235,22 +236,29 @@ class _Queue:
 
     def work(self) -> None:
         """Run jobs until closed; the body of the thread."""
-        while True:
-            with self.changed:
-                while not self.closed and (self.holders or not self.heap):
-                    self.changed.wait()
-                if self.closed:
-                    return
-                job = heapq.heappop(self.heap)[2]
-                self.running = job
-            with short_turns:
+        with ExitStack() as turns:
+            short = False
+            while True:
+                with self.changed:
+                    while not self.closed and (self.holders or not self.heap):
+                        # The answer still has to leave the kernel, through threads of its own.
+                        if not self.changed.wait(_ANSWER_SECONDS if short else None):
+                            turns.close()
+                            short = False
+                    if self.closed:
+                        return
+                    job = heapq.heappop(self.heap)[2]
+                    self.running = job
+                if not short:
+                    turns.enter_context(short_turns)
+                    short = True
                 job._run()
-            with self.changed:
-                self.running = None
-                if job.slot is not None and self.slots.get(job.slot) is job:
-                    del self.slots[job.slot]
-                self.changed.notify_all()
-            del job  # an idle thread holds no result and no closure
+                with self.changed:
+                    self.running = None
+                    if job.slot is not None and self.slots.get(job.slot) is job:
+                        del self.slots[job.slot]
+                    self.changed.notify_all()
+                del job  # an idle thread holds no result and no closure
 
     def shut(self) -> threading.Thread | None:
         """Cancel everything and tell the thread to end; returns it."""

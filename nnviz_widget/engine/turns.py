@@ -1,7 +1,7 @@
 """Shorter turns of Python's threads while the engine works.
 
-One setting of the whole interpreter, changed while at least one engine runs a job and put back with the last
-of them. What a job is, ``jobs`` knows.
+One setting of the whole interpreter, changed while at least one engine works and put back with the last of
+them. When that is, ``jobs`` knows.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ _TURN_SECONDS = 1e-4
 
 
 class _ShortTurns:
-    """Make threads take shorter turns in the interpreter while a job runs.
+    """Make threads take shorter turns in the interpreter while an engine works.
 
     A thread that comes back from torch waits for the interpreter until the one that has it, the user's busy
     cell, has had its turn: 5 ms by default, some fifty times in one pass. The user's own setting returns with
-    the last job.
+    the last of them.
     """
 
     def __init__(self) -> None:

@@ -171,11 +171,8 @@ def _statistics(trace: Trace, node: str, channel: int | None) -> Stats:
 
 
 def saliency(exploration: Exploration, shown: Shown) -> Answer:
-    """Return a gradient on the input as two cropped maps, and the unit's receptive field."""
-    trace = exploration.trace_of(exploration.sample)
+    """Return a gradient on the input as two cropped maps."""
     drawn = gradient_maps(shown.gradient)
-    field = exploration.engine.receptive_field(trace, shown.node, shown.unit)
-    height, width = _extent_of_input(shown.gradient)
     meta = {
         "node": shown.node,
         "unit": list(shown.unit),
@@ -183,10 +180,17 @@ def saliency(exploration: Exploration, shown: Shown) -> Answer:
         "scale": drawn.scale,
         "magnitude_scale": drawn.magnitude_scale,
         "box": list(drawn.box),
-        "field": {"box": list(field.box or (0, 0, height, width)), "exact": field.exact},
         "sample": exploration.sample,
     }
     return {"signed": drawn.signed, "magnitude": drawn.magnitude}, meta
+
+
+def field(exploration: Exploration, shown: Shown) -> dict[str, Any]:
+    """Return the receptive field of the unit that is shown."""
+    trace = exploration.trace_of(exploration.sample)
+    found = exploration.engine.receptive_field(trace, shown.node, shown.unit)
+    height, width = _extent_of_input(shown.gradient)
+    return {"box": list(found.box or (0, 0, height, width)), "exact": found.exact}
 
 
 def pixel(exploration: Exploration, sample: int, y: int, x: int) -> dict[str, Any]:

@@ -218,14 +218,16 @@ def _stats(exploration: Exploration, question: Question) -> Reply:
     return Reply(arrays, meta)
 
 
-def _saliency(exploration: Exploration, question: Question) -> Reply:
+def _saliency(exploration: Exploration, question: Question) -> Stream:
     exploration.trace_of(_sample(exploration, question))
     started = time.perf_counter()
     unit = params.integers(question.p, "unit", 8)
     shown = exploration.unit_saliency(params.name(question.p, "node"), unit)
     question.token.check()
     arrays, meta = layers.saliency(exploration, shown)
-    return Reply(arrays, meta | {"ms": _milliseconds(started)}, epoch=shown.epoch)
+    # The picture first; its frame takes as long again where the user's cell holds the interpreter.
+    yield Reply(arrays, meta | {"ms": _milliseconds(started)}, epoch=shown.epoch)
+    return Reply(meta={"field": layers.field(exploration, shown)}, epoch=shown.epoch)
 
 
 def _pixel(exploration: Exploration, question: Question) -> Reply:

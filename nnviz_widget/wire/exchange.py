@@ -7,8 +7,8 @@ Constraints:
 - Chunks are numbered from 0. At most `WINDOW` of them are unacknowledged; the rest wait here, not in the
   socket. An acknowledgement may come late (kernels that read only between cells), so after a stall one more
   window goes.
-- A reply that fits one message keeps nothing here; of a longer one, what is unacknowledged can be asked for
-  again.
+- A reply of one or two messages is not acknowledged and keeps nothing here; of a longer one, what is
+  unacknowledged can be asked for again.
 
 Whose turn it is among many requests, and who sends, is the business of ``session.py``.
 """
@@ -37,6 +37,7 @@ __all__ = ["STALL_SECONDS", "WINDOW", "Exchange", "quietly"]
 logger = logging.getLogger("nnviz_widget")
 
 WINDOW = 4
+UNACKNOWLEDGED = 2
 STALL_SECONDS = 2.0
 PROGRESS_SECONDS = 0.2
 
@@ -177,8 +178,9 @@ class Exchange:
             message, buffers = self._queue.popleft()
             credit -= 1
             self._sent_at = self._session.clock()
-            if not (message["last"] and message["seq"] == 0):
-                self._unacked[message["seq"]] = (message, buffers)
+            self._unacked[message["seq"]] = (message, buffers)
+            if message["last"] and message["seq"] < UNACKNOWLEDGED:
+                self._unacked.clear()
             if len(self._unacked) > 2 * WINDOW:
                 self._unacked.popitem(last=False)
             self._session.post(message, buffers)

@@ -47,7 +47,10 @@ window.clock = {
             const done = () => { observer.disconnect(); clearTimeout(late); resolve(); };
             let timer = setTimeout(done, ms);
             const late = setTimeout(done, 5000);
-            const observer = new MutationObserver(() => { clearTimeout(timer); timer = setTimeout(done, ms); });
+            const observer = new MutationObserver(() => {
+                clearTimeout(timer);
+                timer = setTimeout(done, ms);
+            });
             observer.observe(document.body,
                 {subtree: true, childList: true, attributes: true, characterData: true});
         });
@@ -84,5 +87,5 @@ def elapsed(page: Page) -> float:
 
 
 def settle(lab: Lab, quiet: float = 0.3) -> None:
-    """Wait until nothing on the page has changed for `quiet` seconds, the host's signs of traffic among it."""
+    """Wait until nothing on the page has changed for `quiet` seconds, nor the host's signs of traffic."""
     lab.page.evaluate("ms => clock.quiet(ms)", quiet * 1000)

@@ -33,6 +33,7 @@ def test_the_picture_on_the_input_is_the_gradient_inside_the_receptive_field(exp
     explorer.click_pixel(channel, y, x, (64, 64))
     field = [y - 2, x - 2, y + 3, x + 3]
     outline = explorer.input.locator('[data-role="field"]')
+    outline.wait_for()
     assert outline.get_attribute("data-box") == ",".join(map(str, field))
     lit = explorer.lit()
     assert lit["count"] > 0
@@ -46,16 +47,19 @@ def test_dragging_over_a_map_scrubs_and_the_last_pixel_stays(explorer):
     explorer.click_layer("stage1")
     channel = explorer.strongest()
     tile = explorer.tile(channel)
-    box = tile.bounding_box()
-    places = [explorer.place(tile, y, x, (64, 64)) for y, x in ((10, 10), (20, 30), (40, 50))]
-    tile.hover(position=places[0])
     mouse = explorer.page.mouse
+
+    def go(y: int, x: int) -> None:
+        # Where the tile stands now: a notebook may still settle under it.
+        tile.hover(position=explorer.place(tile, y, x, (64, 64)))
+
+    go(10, 10)
     mouse.down()
     explorer.wait_saliency((channel, 10, 10))
     assert explorer.notebook.python("w.selection['pixel']") is None, "a drag is not yet a choice"
-    mouse.move(box["x"] + places[1]["x"], box["y"] + places[1]["y"])
+    go(20, 30)
     explorer.wait_saliency((channel, 20, 30))
-    mouse.move(box["x"] + places[2]["x"], box["y"] + places[2]["y"])
+    go(40, 50)
     mouse.up()
     explorer.wait_saliency((channel, 40, 50))
     explorer.notebook.eventually("w.selection['pixel']", [40, 50])

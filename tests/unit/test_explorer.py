@@ -84,8 +84,9 @@ class Page:
         rid = self.ask(op, buffers=buffers, **p)
         end = self.terminal(rid)
         assert end["t"] == "chunk", end
-        parts = [(m["arrays"], b) for m, b in self.sent if m.get("rid") == rid and m["t"] == "chunk"]
-        return end.get("meta"), unpack(parts)
+        chunks = [(m, b) for m, b in self.sent if m.get("rid") == rid and m["t"] == "chunk"]
+        meta = {name: value for m, _ in chunks for name, value in m.get("meta", {}).items()}
+        return meta, unpack([(m["arrays"], b) for m, b in chunks])
 
     def error(self, op, **p):
         end = self.terminal(self.ask(op, **p))

@@ -222,6 +222,16 @@ def test_a_finished_stream_keeps_nothing_once_it_is_acknowledged(page):
     assert len(page.sent) == before
 
 
+def test_two_messages_are_kept_for_nobody(page):
+    exchange = page.ask("r")
+    exchange.part({}, {"half": 1}, epoch=0)
+    exchange.finish({}, {"half": 2}, epoch=0)
+    assert page.seqs("r") == [0, 1]
+    assert not exchange.is_tail
+    page.say("ack", rid="r", seq=0, again=True)
+    assert page.seqs("r") == [0, 1]
+
+
 def test_a_stream_says_when_it_can_take_more(page):
     exchange = page.ask("r")
     exchange.part(BIG, epoch=0)

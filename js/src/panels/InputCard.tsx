@@ -87,7 +87,8 @@ function Picture({ store, input }: { store: Store; input: InputImage }) {
     const words = overlayPicture(shown, overlay, height, width);
     context.putImageData(new ImageData(new Uint8ClampedArray(words.buffer), width, height), 0, 0);
     canvas.setAttribute("data-unit", shown.unit.join(","));
-  }, [shown, overlay, width, height]);
+    // Not for a new frame around it.
+  }, [shown?.key, shown?.signed, overlay, width, height]);
 
   const settled = view.scrub.value === null ? store.saliency.value.data?.key : null;
   useEffect(() => {

@@ -465,23 +465,35 @@ export class Store {
   private async fetchSaliency(node: string, unit: number[]): Promise<void> {
     const key = `${this.synced.run.peek()?.run}|${node}|${unit.join(",")}`;
     if (this.saliency.peek().data?.key === key) return;
-    this.saliency.value = { state: "loading", data: this.saliency.peek().data };
+    const before = this.saliency.peek().data;
+    this.saliency.value = { state: "loading", data: before };
     try {
-      const reply = await this.request("saliency", { node, sample: this.sample, unit }, { slot: "saliency" });
-      const data: Saliency = {
-        key,
-        node,
-        unit,
-        value: reply.meta.value,
-        scale: { signed: reply.meta.scale, magnitude: reply.meta.magnitude_scale },
-        box: reply.meta.box,
-        signed: reply.arrays.signed.data,
-        magnitude: reply.arrays.magnitude.data,
-        field: reply.meta.field,
-        ms: reply.meta.ms,
-      };
-      this.saliency.value = { state: "ready", data };
-      this.timings.value = { ...this.timings.peek(), saliency: data.ms };
+      let seen: Saliency | null = null;
+      const reply = await this.request(
+        "saliency",
+        { node, sample: this.sample, unit },
+        {
+          slot: "saliency",
+          onChunk: (part) => {
+            const { signed, magnitude } = part.arrays;
+            if (!part.meta || !signed || !magnitude) return;
+            const { value, scale, magnitude_scale, box, ms } = part.meta;
+            seen = {
+              ...{ key, node, unit, value, box, ms },
+              // While dragging, the frame follows a moment later instead of flickering.
+              field: this.view.scrub.peek() && before?.node === node ? before.field : null,
+              scale: { signed: scale, magnitude: magnitude_scale },
+              signed: signed.data,
+              magnitude: magnitude.data,
+            };
+            this.saliency.value = { state: "ready", data: seen };
+            this.timings.value = { ...this.timings.peek(), saliency: ms };
+          },
+        },
+      );
+      const data = seen as Saliency | null;
+      // The frame comes after the picture.
+      if (data) this.saliency.value = { state: "ready", data: { ...data, field: reply.meta.field } };
     } catch (error) {
       const failure = error as WireError;
       if (isCancelled(error)) return;

@@ -4,8 +4,8 @@
  * One client per model, made in `initialize`, shared by all its views; one `msg:custom` listener in all.
  * - `req` out; `chunk`, `progress`, `error` or `cancelled` in. Exactly one terminal ends a request. Replies are
  *   broadcast to every page, so an unknown `rid` is ignored.
- * - Chunks of one reply are numbered from 0. Each but a lone one is acknowledged at once; that is what lets the
- *   kernel send the next. A gap (the server drops messages above its rate limit) is asked for again.
+ * - Chunks of one reply are numbered from 0. Every second one and the last are acknowledged at once, which is
+ *   what lets the kernel send the next; a reply of one or two is not. A gap (the server drops messages above its rate limit) is asked for again.
  * - Silence is not an error: a kernel without subshells answers when the running cell ends. After `probeAfter` a
  *   `hello` asks whether anybody listens; unanswered, `busy` turns true and the request waits on. A kernel that
  *   answers the probe but no longer knows the request has lost it, and it is sent once more.
@@ -85,6 +85,8 @@ interface Open {
 
 const GONE = ["The kernel is gone.", "Run the cell again to get a living explorer."] as const;
 const MAX_RETRIES = 1;
+/** Chunks for one acknowledgement; a reply of no more than these has none. */
+const ACK_EVERY = 2;
 
 export class WireClient {
   private readonly busySignal = signal(false);
@@ -258,8 +260,8 @@ export class WireClient {
       if (request.askedFor !== request.expected) this.askAgain(request);
       return;
     }
-    const alone = last && seq === 0;
-    if (!alone) this.post({ t: "ack", rid, seq });
+    // Every acknowledgement costs the kernel a message of its own; it sends several chunks without one.
+    if (last ? seq >= ACK_EVERY : seq % ACK_EVERY === ACK_EVERY - 1) this.post({ t: "ack", rid, seq });
     if (seq < request.expected) return;
     request.expected += 1;
     try {
