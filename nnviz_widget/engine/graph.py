@@ -12,10 +12,15 @@ the empty string.
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from nnviz_widget.errors import InputError
+
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator, Mapping
 
 __all__ = ["Edge", "Graph", "Group", "Node", "Shape", "fold_siblings"]
@@ -196,6 +201,39 @@ class Graph:
                 for group in data.get("groups", ())
             ],
         )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the graph to a JSON file that `Graph.load` reads; an existing file is replaced.
+
+        The file holds the compact form that ``nnviz_widget.engine.graph_json`` describes, with its version.
+        """
+        from nnviz_widget.engine.graph_json import pack  # noqa: PLC0415 - it builds on this module
+
+        text = json.dumps(pack(self), ensure_ascii=False, separators=(",", ":"))
+        Path(path).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Graph:
+        """Read a graph that `save` wrote; neither torch nor the model is needed.
+
+        Raises
+        ------
+        InputError
+            The file holds something else, or was written by a later version.
+        OSError
+            It cannot be read.
+        """
+        from nnviz_widget.engine.graph_json import unpack  # noqa: PLC0415 - it builds on this module
+
+        try:
+            return unpack(json.loads(Path(path).read_text(encoding="utf-8")))
+        except InputError:
+            raise
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{str(path)!r} holds no whole graph ({type(error).__name__}: {error}).",
+                hint="Graph.load reads what trace.graph.save(path) wrote.",
+            ) from error
 
 
 def _plain(item: Node | Edge | Group) -> dict[str, Any]:

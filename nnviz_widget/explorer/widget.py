@@ -27,6 +27,8 @@ from typing import TYPE_CHECKING, Any
 import anywidget
 import traitlets as t
 
+from nnviz_widget.engine.graph import Graph
+from nnviz_widget.engine.graph_json import pack
 from nnviz_widget.errors import InputError, NNVizError
 from nnviz_widget.explorer import layers, selecting
 from nnviz_widget.explorer.operations import Operations, Question, Reply
@@ -71,6 +73,11 @@ def front_end(name: str) -> str:
         ) from None
 
 
+def _packed(rows: dict[str, Any], _: Any) -> dict[str, Any]:
+    """Write the graph for the page: as rows it is several times as large."""
+    return pack(Graph.from_dict(rows)) if rows else {}
+
+
 class Explorer(anywidget.AnyWidget):
     """See inside a model: its graph, what every layer makes of the input, and what it looked at.
 
@@ -91,7 +98,7 @@ class Explorer(anywidget.AnyWidget):
     # Names the widget to its own page, whose views are handed different model objects.
     _key = t.Unicode().tag(sync=True)
     # No echo: the page never writes these, so there is nothing to confirm.
-    graph = t.Dict().tag(sync=True, echo_update=False)
+    graph = t.Dict().tag(sync=True, echo_update=False, to_json=_packed)
     info = t.Dict().tag(sync=True, echo_update=False)
     status = t.Dict().tag(sync=True, echo_update=False)
     run = t.Dict().tag(sync=True, echo_update=False)

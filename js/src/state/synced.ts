@@ -2,6 +2,7 @@
 // writes one, `selection`. What the page alone decides (zoom, colours, open groups) lives in view.ts.
 
 import { type Signal, signal } from "@preact/signals";
+import { isPacked, unpack } from "./packed";
 
 export type NodeKind = "input" | "module" | "op" | "constant" | "output";
 export type NodeStatus = "ok" | "identity" | "failed" | "unused";
@@ -151,6 +152,12 @@ function orNull<T extends object>(value: unknown): T | null {
   return value && Object.keys(value as object).length > 0 ? (value as T) : null;
 }
 
+/** The graph comes packed; rows as they are (what `Graph.to_dict` gives) are taken as well. */
+function readGraph(value: unknown): Graph | null {
+  const written = orNull<Graph>(value);
+  return written && isPacked(written) ? unpack(written) : written;
+}
+
 export function synced(model: WidgetModel): Synced {
   const undo: Array<() => void> = [];
   let saving: ReturnType<typeof setTimeout> | undefined;
@@ -173,7 +180,7 @@ export function synced(model: WidgetModel): Synced {
 
   const selection = trait("selection", (v) => ({ ...NOTHING_SELECTED, ...(v as Partial<Selection>) }));
   return {
-    graph: trait("graph", (v) => orNull<Graph>(v)),
+    graph: trait("graph", readGraph),
     info: trait("info", (v) => orNull<Info>(v)),
     status: trait("status", (v) => orNull<Status>(v) ?? { state: "loading" }),
     run: trait("run", (v) => orNull<Run>(v)),

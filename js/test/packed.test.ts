@@ -1,0 +1,51 @@
+/// <reference types="node" />
+// The graph as Python packs it: the same fixture as tests/unit/test_graph_json.py.
+
+import { readFileSync } from "node:fs";
+import { describe, expect, it } from "vitest";
+import { synced, type WidgetModel } from "../src/state/synced";
+
+const { packed, rows } = JSON.parse(
+  readFileSync(new URL("../../tests/fixtures/graph/packed.json", import.meta.url), "utf8"),
+);
+
+function page(graph: unknown) {
+  const listeners = new Map<string, () => void>();
+  const held: Record<string, unknown> = { graph };
+  const model = {
+    get: (name: string) => held[name],
+    on: (event: string, callback: () => void) => listeners.set(event, callback),
+    off: () => undefined,
+    set: () => undefined,
+    save_changes: () => undefined,
+    send: () => undefined,
+  } as WidgetModel;
+  const push = (value: unknown) => {
+    held.graph = value;
+    listeners.get("change:graph")?.();
+  };
+  return { graph: synced(model).graph, push };
+}
+
+describe("the graph that the page is sent", () => {
+  it("is the rows that Python packed, field by field", () => {
+    expect(page(packed).graph.value).toEqual(rows);
+  });
+
+  it("may come as rows, or not yet", () => {
+    expect(page(rows).graph.value).toEqual(rows);
+    expect(page({}).graph.value).toBeNull();
+  });
+
+  it("follows what comes later", () => {
+    const { graph, push } = page({});
+    push(packed);
+    expect(graph.value).toEqual(rows);
+  });
+
+  it("reads tables without rows", () => {
+    const none = { length: 0 };
+    const empty = { ...packed, model: "", texts: [], shapes: [], nodes: none, edges: none, groups: none };
+    expect(page(empty).graph.value).toEqual({ model: "", nodes: [], edges: [], groups: [] });
+  });
+});
