@@ -16,13 +16,13 @@ from nnviz_widget.engine.details import module_detail, op_detail
 from nnviz_widget.engine.failure import line_label
 from nnviz_widget.engine.flops import flops_of
 from nnviz_widget.engine.graph import Edge, Graph, Group, Node, fold_siblings
-from nnviz_widget.engine.recording import STATE
+from nnviz_widget.engine.recording import STATE, Ref
 from nnviz_widget.engine.vocabulary import words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from nnviz_widget.engine.recording import Frame, Op, Recording, Ref, Spec
+    from nnviz_widget.engine.recording import Frame, Op, Recording, Spec
 
 __all__ = ["assemble"]
 
@@ -196,11 +196,14 @@ class _Drawing:
 
     def _draw_edges(self) -> None:
         drawn: set[tuple[Ref, str]] = set()
+        forgotten = self._overwritten_in_vain()
         for op in self.ops:
             target = self.nodes.get(op.node)
             if target is None or op.kind in STATE:
                 continue
-            for ref in op.inputs:
+            direct = len(op.inputs) - len(op.aliases)
+            read = [alias.before for alias in op.aliases if Ref(op.index, alias.port) not in forgotten]
+            for ref in (*op.inputs[:direct], *read):
                 source = self.ops[ref.op]
                 if source.node == op.node or source.node not in self.nodes or (ref, op.node) in drawn:
                     continue
@@ -210,6 +213,21 @@ class _Drawing:
                 shape = source.outputs[ref.port].shape
                 self.graph.edges.append(Edge(source.node, op.node, shape))
                 target.input_shapes.append(shape)
+
+    def _overwritten_in_vain(self) -> set[Ref]:
+        """Return the values that an operation gave to other tensors in its memory, and that nobody read."""
+        written: set[Ref] = set()
+        read: set[Ref] = set()
+        for op in reversed(self.ops):
+            if op.kind in STATE:
+                continue
+            read.update(op.inputs[: len(op.inputs) - len(op.aliases)])
+            for alias in op.aliases:
+                value = Ref(op.index, alias.port)
+                written.add(value)
+                if value in read:
+                    read.add(alias.before)
+        return written - read
 
     # -- totals and marks -----------------------------------------------------------------------------------
 

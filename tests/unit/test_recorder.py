@@ -201,6 +201,24 @@ def test_writing_one_half_does_not_touch_the_other() -> None:
     }
 
 
+def test_a_write_that_nobody_reads_by_another_name_is_no_second_way() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pool = nn.AdaptiveAvgPool2d(2)
+            self.act = nn.ReLU(inplace=True)
+            self.drop = nn.Dropout(inplace=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            pooled = self.pool(x)
+            return self.drop(self.act(pooled.flatten(1)))
+
+    graph = draw(Model, image())
+    assert [(edge.source, edge.target) for edge in graph.edges] == [
+        ("input", "pool"), ("pool", "/flatten"), ("/flatten", "act"), ("act", "drop"), ("drop", "output"),
+    ]  # fmt: skip
+
+
 def test_a_branch_on_data_is_a_decision() -> None:
     up, down = (draw(models.Branching, x) for x in (rows().abs(), -rows().abs()))
     assert "up" in up
