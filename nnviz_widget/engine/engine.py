@@ -162,6 +162,7 @@ class Engine:
                 recompute=lambda ids: _recompute(mine(), args, kwargs, ids, epoch),
                 budget=self.memory_budget,
                 epoch=epoch,
+                frozen=self._frozen(),
             )
             trace.consistent = consistent
             self._traces.add(trace)
@@ -294,6 +295,11 @@ class Engine:
                 return work(token)
 
         return self.jobs.call(run)
+
+    def _frozen(self) -> frozenset[str]:
+        """Names of the user's parameters that are not trained; copies of them do not tell."""
+        named = unwrap(self.model).named_parameters()
+        return frozenset(name for name, tensor in named if not tensor.requires_grad)
 
     def _record(
         self,

@@ -19,13 +19,13 @@ import torch
 from nnviz_widget.engine.activations import Activations
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from torch import Tensor, nn
 
     from nnviz_widget.engine.graph import Graph
 
-__all__ = ["STATE", "Alias", "Frame", "Layout", "Op", "Recording", "Ref", "Spec", "tensors_of"]
+__all__ = ["STATE", "Alias", "Frame", "Layout", "Op", "Recording", "Ref", "Spec", "Weight", "tensors_of"]
 
 #: Kinds of sources that belong to the model and are read by name.
 STATE = frozenset({"parameter", "buffer"})
@@ -45,6 +45,16 @@ class Spec(NamedTuple):
 
     shape: tuple[int, ...]
     dtype: torch.dtype | None
+
+
+class Weight(NamedTuple):
+    """Size of a parameter or buffer of the model; of one with several names, under the first of them."""
+
+    name: str
+    kind: str
+    numel: int
+    nbytes: int
+    trainable: bool
 
 
 class Alias(NamedTuple):
@@ -193,6 +203,8 @@ class Recording:
         False after a stop, a cancel or a failure.
     failed : str
         Id of the node or group at which the model raised, else empty.
+    weights : list of Weight
+        Parameters and buffers of the model that ran, each once; known when the graph is.
     """
 
     ops: list[Op]
@@ -206,6 +218,7 @@ class Recording:
     consistent: bool = True
     complete: bool = True
     failed: str = ""
+    weights: list[Weight] = field(default_factory=list)
     root: Frame | None = None
     _graph: Graph | None = None
 
@@ -217,8 +230,16 @@ class Recording:
 
             assert self.root is not None
             self._graph = assemble(self)
+            self.weights = list(_weights(self.root.module))
             self.root = None  # it holds on to the modules
         return self._graph
+
+
+def _weights(module: nn.Module) -> Iterator[Weight]:
+    for kind, named in (("parameter", module.named_parameters()), ("buffer", module.named_buffers())):
+        for name, tensor in named:
+            size = tensor.numel()
+            yield Weight(name, kind, size, size * tensor.element_size(), tensor.requires_grad)
 
 
 def tensors_of(value: Any, name: str = "") -> list[tuple[str, Tensor]]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from nnviz_widget.engine.graph import Graph
     from nnviz_widget.engine.recording import Op, Recording, Ref
+    from nnviz_widget.engine.summary import Summary
 
 __all__ = ["Stats", "Trace"]
 
@@ -43,6 +44,9 @@ class Trace:
         Bytes of activations to hold; the ones not used for longest are let go.
     epoch : int
         The epoch of the weights that the pass used.
+    frozen : frozenset of str, optional
+        Names of the parameters that are not trained; by default the weights of the pass say so themselves,
+        which copies of them do not know.
 
     Attributes
     ----------
@@ -68,8 +72,10 @@ class Trace:
         recompute: Callable[[frozenset[str]], Mapping[str, Tensor]] | None = None,
         budget: int | None = None,
         epoch: int = 0,
+        frozen: frozenset[str] | None = None,
     ) -> None:
         self._recording = recording
+        self._frozen = frozen
         self._drawing = threading.Lock()
         self.output: Any = recording.output
         self.args: tuple[Any, ...] = recording.args
@@ -201,6 +207,43 @@ class Trace:
                     raise InputError(f"{word}={index} does not exist; this activation has {size}.")
                 tensor = tensor.narrow(axis, index, 1)
         return statistics(tensor, bins=bins)
+
+    def summary(self, depth: int | None = 3, *, operations: bool = False) -> Summary:
+        """Return a table of all that ran: shapes, parameters, FLOPs and memory, and their exact totals.
+
+        Parameters
+        ----------
+        depth : int, optional
+            Deepest rows to list, the model itself being 0; None lists all. What is deeper counts in the row
+            above it.
+        operations : bool
+            Whether operations outside of leaf modules (``add``, ``matmul``) have rows of their own.
+
+        Returns
+        -------
+        Summary
+            Prints as a table, is one in a notebook, and has its `rows` and totals as plain data.
+        """
+        from nnviz_widget.engine.summary import summarise  # noqa: PLC0415  tables are not always wanted
+
+        graph = self.graph
+        shapes = {
+            group.id: self.ops[ref.op].outputs[ref.port].shape
+            for group in graph.groups
+            if (ref := self.refs.get(group.id or "output")) is not None
+        }
+        weights = self._recording.weights
+        if self._frozen is not None:
+            weights = [weight._replace(trainable=weight.name not in self._frozen) for weight in weights]
+        given = {id(tensor): tensor for tensor in self.inputs}.values()
+        return summarise(
+            graph,
+            shapes,
+            weights,
+            sum(tensor.numel() * tensor.element_size() for tensor in given),
+            depth=depth,
+            operations=operations,
+        )
 
     @property
     def nbytes(self) -> int:
