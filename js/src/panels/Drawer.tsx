@@ -57,26 +57,23 @@ export function Drawer({ store, children }: { store: Store; children: ComponentC
       ref={letThrough}
     >
       <Edge store={store} />
-      <div
-        class="nn-tabs"
-        role="tablist"
-        aria-label="sides of the layer"
-        onKeyDown={(event) => turn(event, store)}
-      >
-        {TABS.map(([id, name]) => (
-          <button
-            key={id}
-            type="button"
-            role="tab"
-            aria-selected={tab === id}
-            tabIndex={tab === id ? 0 : -1}
-            onClick={() => {
-              view.tab.value = id;
-            }}
-          >
-            {name}
-          </button>
-        ))}
+      <div class="nn-tabs">
+        <div role="tablist" aria-label="sides of the layer" onKeyDown={(event) => turn(event, store)}>
+          {TABS.map(([id, name]) => (
+            <button
+              key={id}
+              type="button"
+              role="tab"
+              aria-selected={tab === id}
+              tabIndex={tab === id ? 0 : -1}
+              onClick={() => {
+                view.tab.value = id;
+              }}
+            >
+              {name}
+            </button>
+          ))}
+        </div>
         <span class="nn-tabs-layer" title={layer}>
           {layer}
         </span>
