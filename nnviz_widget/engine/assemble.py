@@ -12,7 +12,7 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING
 
-from nnviz_widget.engine.details import module_detail, op_detail
+from nnviz_widget.engine.details import module_detail, op_detail, type_name
 from nnviz_widget.engine.failure import line_label
 from nnviz_widget.engine.flops import flops_of
 from nnviz_widget.engine.graph import Edge, Graph, Group, Node, fold_siblings
@@ -156,7 +156,7 @@ class _Drawing:
             main = max(reversed(calls), key=lambda op: (flops_of(op, self.ops), op.kind != "identity"))
         specs = [self.ops[ref.op].outputs[ref.port] for ref in frame.outputs]
         node = self._node(frame.id, (frame.path, frame.call), (main.name, "module"), calls, specs)
-        node.type = type(frame.module).__name__
+        node.type = type_name(frame.module)
         node.detail = module_detail(frame.module)
         node.source = line_label(frame.source)
         node.params = self._count_tensors(self.below.get(frame.path, ()), node)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from nnviz_widget.engine.recording import Ref
 from nnviz_widget.engine.vocabulary import traits_of, words
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
     from nnviz_widget.engine.recording import Op
 
-__all__ = ["module_detail", "op_detail"]
+__all__ = ["module_detail", "op_detail", "type_name"]
 
 _LONGEST = 40
 #: Attributes of modules that say something.
@@ -30,8 +32,15 @@ _TOLD = words(
 )
 
 
+def type_name(module: nn.Module) -> str:
+    """Return the class that a module is of; of a scripted one, the class that was compiled."""
+    return str(module.original_name) if isinstance(module, torch.jit.ScriptModule) else type(module).__name__
+
+
 def module_detail(module: nn.Module) -> str:
     """Describe a leaf module in a few characters; empty for one that says nothing."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return "compiled by TorchScript: not seen inside"
     known = module.__dict__
     if _TOLD.isdisjoint(known):
         return ""

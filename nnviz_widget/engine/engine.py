@@ -22,18 +22,21 @@ from nnviz_widget.engine.receptive import ReceptiveField, receptive_field
 from nnviz_widget.engine.recorder import record
 from nnviz_widget.engine.recording import Ref
 from nnviz_widget.engine.sharing import unwrap
+from nnviz_widget.engine.sources import adapt
 from nnviz_widget.engine.trace import Trace
 from nnviz_widget.engine.twin import Twin
 from nnviz_widget.engine.units import Saliency, Units, locate
 from nnviz_widget.errors import InputError, ModelError, StaleError
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
     from types import TracebackType
     from typing import Self, TypeVar
 
     from torch import Tensor
+    from torch.export import ExportedProgram
 
     from nnviz_widget.engine.recording import Recording
     from nnviz_widget.engine.tiles import Tiles
@@ -51,18 +54,20 @@ class Engine:
 
     Parameters
     ----------
-    model : nn.Module
+    model : nn.Module, torch.export.ExportedProgram, keras.Model, or path of an ``.onnx`` file
         Any module, on any device, in train or eval mode, also while it is being trained. The engine always
         shows how it behaves in eval mode; the model's own flags, hooks, gradients, buffers and random numbers
-        are not touched.
+        are not touched. What ``torch.compile``, ``DataParallel`` and ``DistributedDataParallel`` wrap is
+        shown without the wrapper; what TorchScript compiled is one opaque node. Keras must compute with
+        torch; a file needs the extra ``[onnx]``.
     device : torch.device or str, optional
         Where to compute; elsewhere than the model, the engine keeps a copy of its weights there. By default
         where the model is.
 
     Attributes
     ----------
-    model : nn.Module
-        The user's model.
+    model : object
+        The user's model, as it was given.
     jobs : Jobs
         The engine's one thread.
     memory_budget : int
@@ -82,14 +87,20 @@ class Engine:
     ...     saliency = engine.unit_saliency(trace, "layer3", unit=(12, 7, 7))
     """
 
-    def __init__(self, model: nn.Module, *, device: torch.device | str | None = None) -> None:
-        check_model(model)
-        self.model = model
+    def __init__(
+        self,
+        model: nn.Module | ExportedProgram | str | os.PathLike[str],
+        *,
+        device: torch.device | str | None = None,
+    ) -> None:
+        self._source = adapt(model)
+        check_model(self._source.module)
+        self.model: Any = model
         self.progress: Callable[[int, int], None] | None = None
-        self._twin = Twin(model, device=usable_device(device))
+        self._twin = Twin(self._source.module, device=usable_device(device))
         self._units = Units(self._twin, _default_budget(self._twin.device))
         self._traces: weakref.WeakSet[Trace] = weakref.WeakSet()
-        self.jobs = Jobs(f"nnviz-engine-{type(model).__name__}")
+        self.jobs = Jobs(f"nnviz-engine-{type(self._source.module).__name__}")
 
     def __enter__(self) -> Self:
         return self
@@ -101,7 +112,7 @@ class Engine:
 
     def __repr__(self) -> str:
         state = "closed" if self.jobs.closed else f"on {self.device}"
-        return f"Engine({type(unwrap(self.model)).__name__}, {state})"
+        return f"Engine({type(unwrap(self._source.module)).__name__}, {state})"
 
     @property
     def device(self) -> torch.device:
@@ -115,8 +126,11 @@ class Engine:
 
     @property
     def note(self) -> str:
-        """Empty, or why the engine must not be used while the model is being trained."""
-        return self._twin.note
+        """What to know about how this model is shown: without which wrapper, and whether it runs itself.
+
+        A model that cannot be twinned runs itself, and must not be trained at the same moment. Mostly empty.
+        """
+        return " ".join(note for note in (self._source.note, self._twin.note) if note)
 
     @property
     def memory_budget(self) -> int:
@@ -259,9 +273,9 @@ class Engine:
         """
         from nnviz_widget.engine.tiles import tiles  # noqa: PLC0415  pictures are not always wanted
 
-        self._resolve(trace, layer)
-        ran = {node.op for node in trace.graph.nodes}
-        options = {"series": "conv1d" in ran, "patches": "conv2d" in ran, **options}
+        name = self._resolve(trace, layer)
+        patches = any(op.name == "conv2d" for op in trace.ops)
+        options = {"axis": trace.channel_axis(name), "patches": patches, **options}
         return self._call(lambda _: tiles(trace.activation(layer), sample, **options))
 
     def refresh(self) -> int:
@@ -298,7 +312,7 @@ class Engine:
 
     def _frozen(self) -> frozenset[str]:
         """Names of the user's parameters that are not trained; copies of them do not tell."""
-        named = unwrap(self.model).named_parameters()
+        named = unwrap(self._source.module).named_parameters()
         return frozenset(name for name, tensor in named if not tensor.requires_grad)
 
     def _record(
@@ -385,7 +399,10 @@ def _recompute(
 def _path(engine: Engine | None, module: nn.Module) -> str | None:
     if engine is None:
         return None
-    root = unwrap(engine.model)
+    known = engine._source.path_of(module) if engine._source.path_of is not None else None
+    if known is not None:
+        return known
+    root = unwrap(engine._source.module)
     for name, part in root.named_modules(remove_duplicate=False):
         if part is module:
             return ".".join(step for step in name.split(".") if step != "_orig_mod")

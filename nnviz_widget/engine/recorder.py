@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_map
 from torch.utils.hooks import RemovableHandle
 
 from nnviz_widget.engine.activations import version_of
+from nnviz_widget.engine.details import type_name
 from nnviz_widget.engine.failure import model_error, user_line
 from nnviz_widget.engine.memory import Kept
 from nnviz_widget.engine.recording import STATE, Frame, Op, Recording, Ref, tensors_of
@@ -337,7 +338,7 @@ class _Recorder:
         op = Op(0, "identity", "identity", None, refs, {}, refs, specs, frame.id, source=frame.source)
         result = None
         if len(refs) < len(tensors):
-            op.kind, op.name = "opaque", type(frame.module).__name__.lower()
+            op.kind, op.name = "opaque", type_name(frame.module).lower()
             op.func, op.args, op.inputs = frame.module.__call__, frame.inputs, frame.inputs
             op.unsafe = "what it does inside could not be seen"
         elif type(output) is torch.Tensor:

@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["CannotShareError", "copy_modules", "copy_value", "tensors_in", "unwrap"]
+__all__ = ["CannotShareError", "copy_modules", "copy_value", "tensors_in", "unwrap", "wrappers"]
 
 _BIG_ARRAY_BYTES = 1 << 20
 _DEEPEST_CONTAINER = 4
@@ -33,13 +33,25 @@ class CannotShareError(Exception):
 
 def unwrap(model: nn.Module) -> nn.Module:
     """Return the model inside wrappers (``torch.compile``, ``DataParallel``, ``DistributedDataParallel``)."""
-    while True:
-        inner = _compiled(model)
-        if inner is None and type(model).__name__ in {"DataParallel", "DistributedDataParallel"}:
-            inner = model._modules.get("module")
-        if inner is None:
-            return model
+    while (inner := _wrapped(model)) is not None:
         model = inner
+    return model
+
+
+def wrappers(model: nn.Module) -> list[str]:
+    """Name the wrappers that `unwrap` looks through, the outermost first."""
+    found = []
+    while (inner := _wrapped(model)) is not None:
+        found.append("torch.compile" if _compiled(model) is not None else type(model).__name__)
+        model = inner
+    return found
+
+
+def _wrapped(model: nn.Module) -> nn.Module | None:
+    inner = _compiled(model)
+    if inner is None and type(model).__name__ in {"DataParallel", "DistributedDataParallel"}:
+        inner = model._modules.get("module")
+    return inner
 
 
 def tensors_in(value: object) -> Iterator[Tensor]:
