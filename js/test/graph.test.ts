@@ -26,8 +26,42 @@ describe("the hierarchy", () => {
       for (let at = 0; at < 6; at++) x = d.group(`${at}`, "Block", () => d.module("fc", "Linear", x), 6);
     });
     const layers = item(d.done(), "layers");
-    expect(layers.children.map((child) => child.kind)).toEqual(Array(6).fill("group"));
     expect(timesOf(layers)).toBe(6);
+    expect(hintOf(layers)).toBe("6 blocks");
+    expect(layers.children.map((child) => child.id)).toEqual(["layers.0", "fold:layers.1"]);
+  });
+
+  it("leaves what was taken out of a stack where it was, the rest folded on both sides", () => {
+    const graph = transformer(12);
+    const folded = (apart: string[]) =>
+      buildHierarchy(graph, new Set(apart))
+        .items.get("model")
+        ?.children.filter((child) => child.kind === "fold" || child.group)
+        .map((child) => `${nameOf(child)}${child.times > 1 ? ` x${child.times}` : ""}`);
+    expect(folded([])).toEqual(["h.0 … 11 x12"]);
+    expect(folded(["model.h.0"])).toEqual(["h.0", "h.1 … 11 x11"]);
+    expect(folded(["model.h.5"])).toEqual(["h.0 … 4 x5", "h.5", "h.6 … 11 x6"]);
+    expect(folded(["model.h.10"])).toEqual(["h.0 … 9 x10", "h.10", "h.11"]);
+  });
+
+  it("folds blocks of two kinds that take turns in pairs", () => {
+    const d = new Draft();
+    let x = d.input([1, 4]);
+    for (let at = 0; at < 7; at++)
+      x = d.group(`b${at}`, "Block", () =>
+        d.module(at % 2 ? "shifted" : "plain", at % 2 ? "ReLU" : "Linear", x),
+      );
+    d.output(x);
+    const { root } = buildHierarchy(d.done());
+    expect(root.children.map((child) => child.id)).toEqual(["input", "fold:part:b0", "b6", "output"]);
+    const fold = root.children[1] as Item;
+    expect(fold.children.map((child) => child.children.map((block) => block.id))).toEqual([
+      ["b0", "b1"],
+      ["b2", "b3"],
+      ["b4", "b5"],
+    ]);
+    expect(nameOf(fold)).toBe("b0 … 5");
+    expect(timesOf(fold)).toBe(3);
   });
 
   it("keeps two identical siblings apart: they are quicker seen than unfolded", () => {

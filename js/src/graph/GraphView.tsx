@@ -8,8 +8,9 @@ import { type D3ZoomEvent, type ZoomBehavior, zoom, zoomIdentity, zoomTransform 
 import type { RefObject } from "preact";
 import { useEffect, useLayoutEffect, useMemo, useRef } from "preact/hooks";
 import type { Store } from "../state/store";
+import { Crumbs } from "./Crumbs";
 import { type GraphController, graphOf, releaseGraph } from "./controller";
-import type { Item } from "./hierarchy";
+import { canOpen, type Item } from "./hierarchy";
 import { onGraphKey } from "./keys";
 import { Minimap } from "./Minimap";
 import { Node } from "./Node";
@@ -38,6 +39,10 @@ export function GraphView({ store }: { store: Store }) {
 
   const drawing = graph.drawing.value;
   const [x, y] = graph.origin.value;
+  useLayoutEffect(() => {
+    if (drawing && graph.holding) graph.onFocus(graph.focused.peek() ?? "");
+    graph.holding = false;
+  }, [graph, drawing]);
   return (
     // biome-ignore lint/a11y/noStaticElementInteractions: it only hears the keys of the tree that it holds
     <div
@@ -54,6 +59,7 @@ export function GraphView({ store }: { store: Store }) {
       <div
         ref={world}
         class="nn-world"
+        data-cone={graph.cone.lit.value !== null || undefined}
         role="tree"
         aria-label={`layers of ${store.synced.graph.value?.model ?? "the model"}`}
         {...pointing(graph)}
@@ -63,6 +69,7 @@ export function GraphView({ store }: { store: Store }) {
         ))}
         {drawing && <Wires graph={graph} drawing={drawing} />}
       </div>
+      <Crumbs graph={graph} />
       <Tools graph={graph} />
       {drawing && <Minimap graph={graph} drawing={drawing} />}
     </div>
@@ -91,7 +98,7 @@ function pointing(graph: GraphController) {
     const node = (event.target as Element).closest<HTMLElement>(".nn-node");
     return node ? graph.itemOf(node.dataset.item ?? null) : undefined;
   };
-  const onButton = (event: Event) => (event.target as Element).closest("[data-act]") !== null;
+  const buttonAt = (event: Event) => (event.target as Element).closest<HTMLElement>("[data-act]");
   const segmentAt = (event: Event) => {
     const key = (event.target as Element).closest<SVGPathElement>(".nn-hit")?.dataset.segment;
     return key === undefined
@@ -101,16 +108,23 @@ function pointing(graph: GraphController) {
   return {
     onClick(event: MouseEvent) {
       const item = itemAt(event);
-      if (item && onButton(event)) graph.toggle(item.id);
+      const button = buttonAt(event);
+      const segment = item ? undefined : segmentAt(event);
+      const member = graph.itemOf(button?.dataset.member ?? null);
+      if (member) graph.takeOut(member);
+      else if (item && button && event.shiftKey && item.kind === "fold") graph.unfold(item);
+      else if (item && button) graph.toggle(item.id);
       else if (item) graph.select(item);
-      else {
-        const source = graph.hierarchy.peek()?.edges[segmentAt(event)?.raw[0] ?? -1]?.source;
-        if (source !== undefined) graph.store.selectLayer(source);
-      }
+      else if (segment) graph.inspect(segment);
     },
     onDblClick(event: MouseEvent) {
       const item = itemAt(event);
-      if (item && !onButton(event)) graph.toggle(item.id);
+      if (!item || buttonAt(event)) return;
+      if (event.altKey && canOpen(item)) graph.enter(item.id);
+      else graph.toggle(item.id);
+    },
+    onPointerDown() {
+      graph.cone.stop();
     },
     onPointerOver(event: PointerEvent) {
       const item = itemAt(event);
@@ -229,7 +243,7 @@ function useGestures(
 }
 
 function wanted(event: Event): boolean {
-  if ((event.target as Element).closest(".nn-tools, .nn-minimap, [data-act]")) return false;
+  if ((event.target as Element).closest(".nn-tools, .nn-crumbs, .nn-minimap, [data-act]")) return false;
   const { button, ctrlKey, type } = event as MouseEvent;
   return type === "wheel" || (!ctrlKey && !button);
 }

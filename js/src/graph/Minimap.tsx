@@ -11,6 +11,8 @@ const WIDTH = 84;
 const NARROWEST = 26;
 const ROOMY = 640;
 const HEIGHT = 150;
+/** How long it is where the network runs to the right. */
+const LENGTH = 240;
 const SCREENS = 2;
 
 export function Minimap({ graph, drawing }: { graph: GraphController; drawing: Drawing }) {
@@ -20,9 +22,13 @@ export function Minimap({ graph, drawing }: { graph: GraphController; drawing: D
   const k = graph.viewport.value.k;
   const large = k * drawing.height > SCREENS * pane.height || k * drawing.width > SCREENS * pane.width;
   const shown = large && pane.width >= ROOMY;
-  const sy = Math.min(WIDTH / drawing.width, HEIGHT / drawing.height);
+  const down = drawing.direction === "down";
+  const even = down
+    ? Math.min(WIDTH / drawing.width, HEIGHT / drawing.height)
+    : Math.min(LENGTH / drawing.width, HEIGHT / drawing.height);
   // A long chain would be a hair: it is drawn broader than it is.
-  const sx = Math.max(sy, NARROWEST / drawing.width);
+  const sx = down ? Math.max(even, NARROWEST / drawing.width) : even;
+  const sy = down ? even : Math.max(even, NARROWEST / drawing.height);
   const [width, height] = [drawing.width * sx, Math.max(8, drawing.height * sy)];
 
   useLayoutEffect(() => {

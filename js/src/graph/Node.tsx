@@ -37,6 +37,7 @@ export function Node({ box, x, y, graph }: Props) {
     return ring?.id === id ? (ring.exact ? "true" : "inside") : undefined;
   });
   const near = useComputed(() => graph.lit.value.near.has(id));
+  const far = useComputed(() => graph.cone.lit.value?.items.has(id) === false);
   const found = useComputed(() => {
     const { value: matches } = graph.matches;
     if (matches.length === 0) return undefined;
@@ -66,6 +67,7 @@ export function Node({ box, x, y, graph }: Props) {
       data-fold={timesOf(item) > 1 ? timesOf(item) : undefined}
       data-status={status === "ok" ? undefined : status}
       data-near={near.value || undefined}
+      data-far={far.value || undefined}
       data-found={found.value}
       data-selected={chosen.value}
       role="treeitem"
@@ -90,7 +92,7 @@ function Head({ item, graph }: { item: Item; graph: GraphController }) {
     <div class="nn-head">
       <Title item={item} />
       <Inside item={item} graph={graph} />
-      <Toggle open />
+      <Toggle words={graph.alone.value === item ? "leave (Backspace)" : "close (Enter)"} open />
     </div>
   );
 }
@@ -114,6 +116,15 @@ function Body({
         <span class="nn-name" title={`${nameOf(item)} ${spell(item.node?.output_shapes[0] ?? null)}`}>
           {nameOf(item)}
         </span>
+      );
+    case "tray":
+      return (
+        <>
+          <Title item={item} />
+          <Inside item={item} graph={graph} />
+          <Mark item={item} />
+          <Toggle words={wordsOf(item)} />
+        </>
       );
     case "slim":
       return (
@@ -140,15 +151,47 @@ function Body({
             <Title item={item} />
             <Inside item={item} graph={graph} />
             <Mark item={item} />
-            {canOpen(item) && <Toggle />}
+            {canOpen(item) && <Toggle words={wordsOf(item)} />}
           </div>
           <div class="nn-row">
             {hasStrip(item) && <StripCanvas id={item.rep} small={narrow} />}
-            <Shape item={item} />
+            {item.kind === "fold" && !narrow ? (
+              <span class="nn-stack">
+                <Pips fold={item} />
+                <Shape item={item} />
+              </span>
+            ) : (
+              <Shape item={item} />
+            )}
           </div>
         </>
       );
   }
+}
+
+function wordsOf(item: Item): string {
+  return item.kind === "fold"
+    ? "take the first one out (Enter); all of them with Shift"
+    : "open (Enter); alone with Alt + Enter";
+}
+
+const PIPS_MAX = 32;
+
+/** One mark for each of the identical siblings: a click takes that one out. */
+function Pips({ fold }: { fold: Item }) {
+  if (fold.children.length > PIPS_MAX) return null;
+  return (
+    <span class="nn-pips" aria-hidden="true">
+      {fold.children.map((member) => (
+        <i
+          key={member.id}
+          data-act="take"
+          data-member={member.id}
+          title={`take ${nameOf(member)} out of the stack`}
+        />
+      ))}
+    </span>
+  );
 }
 
 function Title({ item }: { item: Item }) {
@@ -188,16 +231,9 @@ function Inside({ item, graph }: { item: Item; graph: GraphController }) {
   return count.value > 0 ? <span class="nn-inside">{count}</span> : null;
 }
 
-function Toggle({ open = false }: { open?: boolean }) {
+function Toggle({ words, open = false }: { words: string; open?: boolean }) {
   return (
-    <button
-      type="button"
-      class="nn-toggle"
-      tabIndex={-1}
-      aria-hidden="true"
-      title={open ? "close (Enter)" : "open (Enter)"}
-      data-act="toggle"
-    >
+    <button type="button" class="nn-toggle" tabIndex={-1} aria-hidden="true" title={words} data-act="toggle">
       <svg viewBox="0 0 12 12" aria-hidden="true">
         {open ? <path d="M3 6h6" /> : <path d="M3 6h6M6 3v6" />}
       </svg>

@@ -3,7 +3,8 @@
 import type { GraphController } from "./controller";
 
 export function Tools({ graph }: { graph: GraphController }) {
-  const open = graph.store.view.open.value;
+  const closed = graph.store.view.open.value.size === 0 && graph.apart.value.size === 0;
+  const down = graph.direction.value === "down";
   return (
     <div class="nn-tools" role="toolbar" aria-orientation="vertical" aria-label="view of the graph">
       <Tool name="zoom in (+)" path="M3 8h10M8 3v10" act={() => graph.zoomBy(1.25)} />
@@ -13,8 +14,13 @@ export function Tools({ graph }: { graph: GraphController }) {
       <Tool
         name="close all"
         path="M4 7.5L8 4l4 3.5M4 12.5L8 9l4 3.5"
-        disabled={open.size === 0}
+        disabled={closed}
         act={() => graph.closeAll()}
+      />
+      <Tool
+        name={down ? "from left to right" : "from top to bottom"}
+        path={down ? "M2.5 8h10.5M9.5 4.5L13 8l-3.5 3.5" : "M8 2.5v10.5M4.5 9.5L8 13l3.5-3.5"}
+        act={() => graph.turn()}
       />
     </div>
   );

@@ -13,6 +13,7 @@ export function Wires({ graph, drawing }: { graph: GraphController; drawing: Dra
   return (
     <svg class="nn-wires" style={{ transform: `translate(${x}px, ${y}px)` }} aria-hidden="true">
       {lines}
+      <ConeLines graph={graph} />
       <Lights graph={graph} />
     </svg>
   );
@@ -52,6 +53,19 @@ function Lines({ graph, drawing }: { graph: GraphController; drawing: Drawing })
       {shown.map((segment) => (
         <path key={segment.key} class="nn-hit" data-segment={segment.key} d={pathOf(segment.points, false)} />
       ))}
+    </g>
+  );
+}
+
+/** The ways of the cone under the pointer, quieter than those that begin or end there. */
+function ConeLines({ graph }: { graph: GraphController }) {
+  const cone = graph.cone.lit.value;
+  if (!cone) return null;
+  const arriving = cone.segments.filter((segment) => segment.arrow);
+  return (
+    <g class="nn-cone">
+      <path d={cone.segments.map((segment) => pathOf(segment.points, segment.arrow)).join("")} />
+      <path class="nn-heads" d={arriving.map((segment) => headOf(segment.points)).join("")} />
     </g>
   );
 }

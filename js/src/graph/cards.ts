@@ -25,6 +25,8 @@ export function closedBox(item: Item, narrow: boolean): LevelBox {
       return box("dot", markOf(item).length > 1 ? 44 : DOT, DOT);
     case "constant":
       return box("beside", 118, 24);
+    case "tray":
+      return box("slim", 196, SLIM_HEIGHT);
     case "slim":
       return box("slim", narrow ? NARROW_WIDTH : CARD_WIDTH, SLIM_HEIGHT);
     case "output":

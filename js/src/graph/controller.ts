@@ -4,11 +4,21 @@
 import { batch, computed, effect, type ReadonlySignal, signal, untracked } from "@preact/signals";
 import type { Store } from "../state/store";
 import type { Graph } from "../state/synced";
+import { type Cone, ConeLight, coneOf } from "./cone";
 import { Glider } from "./glider";
-import { above, buildHierarchy, canOpen, type Hierarchy, type Item, isOpen, shownFor } from "./hierarchy";
-import { type Drawing, type DrawnBox, Layouter, type Segment } from "./layout";
+import {
+  above,
+  buildHierarchy,
+  canOpen,
+  type Hierarchy,
+  type Item,
+  isOpen,
+  shownFor,
+  within,
+} from "./hierarchy";
+import { type Direction, type Drawing, type DrawnBox, Layouter, type Segment } from "./layout";
 import { beside, type Lit, light, neighbours, type Side } from "./near";
-import { openAtFirst, withinBounds, withOnlyChildren } from "./opening";
+import { openAtFirst, outOfFolds, withinBounds, withOnlyChildren } from "./opening";
 import { countInside, findItems } from "./search";
 import {
   centred,
@@ -39,7 +49,15 @@ export class GraphController {
   /** Which of the matches was gone to last. */
   readonly match = signal(-1);
   readonly hoveredWire = signal<Segment | null>(null);
+  readonly direction = signal<Direction>("down");
+  /** Siblings that were taken out of their stacks. */
+  readonly apart = signal<ReadonlySet<string>>(new Set());
+  /** Groups that were entered, each from the one before; the last is drawn alone. */
+  readonly entered = signal<readonly string[]>([]);
+  readonly cone = new ConeLight();
 
+  /** The group that is drawn alone. */
+  readonly alone: ReadonlySignal<Item | null>;
   readonly drawing: ReadonlySignal<Drawing | null>;
   /** The item that wears the ring: the selected one, or the closed one that holds it. */
   readonly ring: ReadonlySignal<{ id: string; exact: boolean } | null>;
@@ -51,9 +69,11 @@ export class GraphController {
   /** Set by the view: puts the focus on an item's element. */
   onFocus: (id: string) => void = () => undefined;
 
-  private layouter: Layouter | null = null;
+  private readonly layouter: ReadonlySignal<Layouter | null>;
   private words = "";
   private arrived = false;
+  /** Set until the view has put the focus back. */
+  holding = false;
   private own: string | null = null;
   private readonly glider = new Glider(this.viewport);
   private later: ReturnType<typeof setTimeout> | undefined;
@@ -61,8 +81,12 @@ export class GraphController {
 
   constructor(readonly store: Store) {
     const { view, synced } = store;
-    this.drawing = computed(() =>
-      this.hierarchy.value ? (this.layouter?.draw(view.open.value) ?? null) : null,
+    this.alone = computed(() => this.itemOf(this.entered.value.at(-1) ?? null, this.hierarchy.value) ?? null);
+    this.layouter = computed(() =>
+      this.hierarchy.value ? new Layouter(this.hierarchy.value, this.direction.value) : null,
+    );
+    this.drawing = computed(
+      () => this.layouter.value?.draw(view.open.value, this.alone.value ?? undefined) ?? null,
     );
     this.ring = computed(() => {
       const item = this.itemOf(synced.selection.value.layer, this.hierarchy.value);
@@ -115,6 +139,10 @@ export class GraphController {
         }
       }),
       effect(() => {
+        const id = view.hoveredNode.value;
+        untracked(() => this.cone.rest(() => this.coneAt(id)));
+      }),
+      effect(() => {
         // A forward that raised: straight to where it did.
         const failed = this.hierarchy.value ? whereFailed(this.hierarchy.value.graph) : undefined;
         if (failed !== undefined && placed.value) untracked(() => this.reveal(failed));
@@ -128,13 +156,15 @@ export class GraphController {
     if (words === this.words) return;
     this.words = words;
     const before = this.hierarchy.peek();
-    const next = buildHierarchy(graph);
-    this.layouter = new Layouter(next);
+    const same = before !== null && before.graph.model === graph.model;
+    const apart = same ? this.apart.peek() : new Set<string>();
+    const next = buildHierarchy(graph, apart);
     batch(() => {
       this.hierarchy.value = next;
+      this.apart.value = apart;
+      this.entered.value = this.entered.peek().filter((id) => same && next.items.get(id)?.children.length);
       const open = this.store.view.open;
       const kept = [...open.peek()].filter((id) => next.items.get(id)?.children.length);
-      const same = before !== null && before.graph.model === graph.model;
       if (same && (kept.length > 0 || open.peek().size === 0)) {
         if (kept.length !== open.peek().size) open.value = new Set(kept);
       } else {
@@ -150,6 +180,7 @@ export class GraphController {
 
   dispose(): void {
     this.glider.stop();
+    this.cone.stop();
     clearTimeout(this.later);
     for (const step of this.undo) step();
   }
@@ -187,79 +218,203 @@ export class GraphController {
   toggle(id: string): void {
     const item = this.hierarchy.peek()?.items.get(id);
     if (!item || !canOpen(item)) return;
-    if (isOpen(item, this.store.view.open.peek())) this.shut(item);
+    if (item === this.alone.peek()) this.leave();
+    else if (isOpen(item, this.store.view.open.peek())) this.shut(item);
     else this.open(item);
   }
 
+  /** A stack opens its first sibling and keeps the others. */
   open(item: Item): void {
+    const first = item.kind === "fold" ? item.children[0] : undefined;
+    if (first) this.takeOut(first);
+    else {
+      this.change(this.opened(item), item.id);
+      this.showWidth(item.id);
+      this.announce(`${nameOf(item)} opened, ${item.children.length} inside`);
+    }
+  }
+
+  /** One sibling leaves its stack and opens, where the stack was. */
+  takeOut(member: Item): void {
+    const fold = member.parent;
+    if (fold?.kind !== "fold") return;
+    const apart = new Set(this.apart.peek()).add(member.id);
+    this.change(this.opened(member), fold.id, member.id, apart);
+    this.showWidth(member.id);
+    this.announce(`${nameOf(member)} opened, ${fold.children.length - 1} like it stay folded`);
+  }
+
+  /** All siblings of a stack, each closed. */
+  unfold(fold: Item): void {
+    const members = fold.children.map((member) => member.id);
+    const open = new Set(this.store.view.open.peek());
+    this.change(open, fold.id, members[0], new Set([...this.apart.peek(), ...members]));
+    this.announce(`${nameOf(fold)} unfolded, ${members.length} blocks`);
+  }
+
+  isApart(item: Item): boolean {
+    return this.apart.peek().has(item.id);
+  }
+
+  private opened(item: Item): Set<string> {
     const open = new Set(this.store.view.open.peek());
     for (const id of withOnlyChildren(item)) {
       open.delete(id);
       open.add(id);
     }
-    this.change(open, item);
-    this.showWidth(item);
-    this.announce(`${nameOf(item)} opened, ${item.children.length} inside`);
+    return open;
   }
 
   /** What opened beyond the side of the pane comes in sideways, once it is open and a second click has had its time. */
-  private showWidth(item: Item): void {
+  private showWidth(id: string): void {
     clearTimeout(this.later);
     this.later = setTimeout(() => {
-      const box = this.boxOf(item.id);
+      const box = this.boxOf(id);
       const now = this.viewport.peek();
-      if (box) this.glide({ ...now, x: inSight(now, this.rectOf(box), this.pane.peek()).x });
+      if (!box) return;
+      const seen = inSight(now, this.rectOf(box), this.pane.peek());
+      this.glide(this.direction.peek() === "down" ? { ...now, x: seen.x } : { ...now, y: seen.y });
     }, SETTLE_MS);
   }
 
-  shut(item: Item): void {
+  /** Closes a group; one that was taken out of a stack goes back. Returns what is drawn for it now. */
+  shut(item: Item): string {
     clearTimeout(this.later);
     const open = new Set(this.store.view.open.peek());
     open.delete(item.id);
-    this.change(open, item);
-    const box = this.boxOf(item.id);
+    const apart = new Set(this.apart.peek());
+    apart.delete(item.id);
+    const shown = this.change(open, item.id, item.id, apart);
+    const box = this.boxOf(shown);
     if (box) this.glide(inSight(this.viewport.peek(), this.rectOf(box), this.pane.peek()));
     this.announce(`${nameOf(item)} closed`);
+    return shown;
   }
 
-  /** Opens one more level of everything that is drawn, as far as it fits. */
+  /** Opens one more level of everything that is drawn, as far as it fits; of stacks one sibling. */
   openLevel(): void {
     const hierarchy = this.hierarchy.peek();
     if (!hierarchy) return;
     const open = new Set(this.store.view.open.peek());
-    const closed = (this.drawing.peek()?.boxes ?? []).filter((box) => !box.open && canOpen(box.item));
-    for (const { item } of closed) for (const id of withOnlyChildren(item)) open.add(id);
-    this.change(
-      withinBounds(hierarchy.root, hierarchy.items, open, hierarchy.root),
-      hierarchy.root.children[0] ?? hierarchy.root,
-    );
+    const apart = new Set(this.apart.peek());
+    for (const { item, open: already } of this.drawing.peek()?.boxes ?? []) {
+      if (already || !canOpen(item) || item.kind === "tray") continue;
+      const first = item.kind === "fold" ? (item.children[0] as Item) : item;
+      if (first !== item) apart.add(first.id);
+      for (const id of withOnlyChildren(first)) open.add(id);
+    }
+    this.change(open, hierarchy.root.children[0]?.id ?? "", undefined, apart);
     this.goHome();
   }
 
   closeAll(): void {
-    const hierarchy = this.hierarchy.peek();
-    if (!hierarchy) return;
-    this.change(new Set(), hierarchy.root.children[0] ?? hierarchy.root);
+    const first = this.hierarchy.peek()?.root.children[0];
+    this.change(new Set(this.aloneAndAbove()), first?.id ?? "", undefined, new Set());
     this.goHome();
   }
 
-  /** Applies a new set of open groups; `anchor` stays where it is on the screen. */
-  private change(open: Set<string>, anchor: Item): void {
-    const hierarchy = this.hierarchy.peek();
-    if (!hierarchy) return;
-    const before = this.boxOf(anchor.id);
-    batch(() => {
-      this.store.view.open.value = withinBounds(hierarchy.root, hierarchy.items, open, anchor);
-      const after = this.drawing.value?.byId.get(anchor.id);
+  private aloneAndAbove(): string[] {
+    const alone = this.alone.peek();
+    return alone ? [...above(alone), alone].map((item) => item.id) : [];
+  }
+
+  /**
+   * Applies new sets of open groups and of siblings out of their stacks; what is drawn for `then` comes to where
+   * `anchor` was on the screen. Returns what that is.
+   */
+  private change(
+    open: Set<string>,
+    anchor: string,
+    then = anchor,
+    apart: ReadonlySet<string> = this.apart.peek(),
+  ): string {
+    const before = this.boxOf(anchor);
+    return batch(() => {
+      const hierarchy = this.rebuilt(apart);
+      const keep = hierarchy.items.get(then) ?? hierarchy.root;
+      const kept = withinBounds(hierarchy.root, hierarchy.items, open, keep);
+      this.store.view.open.value = kept;
+      const shown = shownFor(keep, kept).id;
+      const after = this.drawing.value?.byId.get(shown);
       if (before && after) {
         const [x, y] = this.origin.peek();
-        const [dx, dy] = [heldX(before, after), before.y - after.y];
+        const [dx, dy] = held(before, after, this.direction.peek());
         this.origin.value = [x + dx, y + dy];
       }
-      const focused = this.focused.peek();
-      const item = focused === null ? undefined : hierarchy.items.get(focused);
-      if (item) this.focused.value = shownFor(item, this.store.view.open.peek()).id;
+      const focused = hierarchy.items.get(this.focused.peek() ?? "");
+      this.focused.value = focused ? shownFor(focused, kept).id : shown;
+      return shown;
     });
+  }
+
+  /** The tree with other siblings out of their stacks; the same one where that changes nothing. */
+  private rebuilt(apart: ReadonlySet<string>): Hierarchy {
+    const hierarchy = this.hierarchy.peek() as Hierarchy;
+    const before = this.apart.peek();
+    if (apart.size === before.size && [...apart].every((id) => before.has(id))) return hierarchy;
+    this.apart.value = apart;
+    this.hierarchy.value = buildHierarchy(hierarchy.graph, apart);
+    return this.hierarchy.value;
+  }
+
+  // ---- one group alone ---------------------------------------------------------------------------------
+
+  /** Draws one group alone; of a stack its first sibling. */
+  enter(id: string): void {
+    const item = this.itemOf(id);
+    if (item?.kind === "fold") {
+      const first = item.children[0] as Item;
+      this.takeOut(first);
+      this.enter(first.id);
+      return;
+    }
+    if (!item || !canOpen(item) || item === this.alone.peek()) return;
+    this.goInto([...this.entered.peek(), item.id]);
+    this.announce(`${nameOf(item)} alone`);
+  }
+
+  /** Back to where the group was entered from. Returns the group. */
+  leave(): string {
+    const left = this.entered.peek().at(-1) ?? "";
+    this.goInto(this.entered.peek().slice(0, -1));
+    const box = this.boxOf(left);
+    if (box) this.viewport.value = inSight(this.viewport.peek(), this.rectOf(box), this.pane.peek());
+    return left;
+  }
+
+  /** From the whole model to the group that is drawn alone. */
+  crumbs(): Item[] {
+    const alone = this.alone.value;
+    const root = this.hierarchy.value?.root;
+    return alone && root ? [root, ...above(alone).filter((item) => item.group), alone] : [];
+  }
+
+  /** To a crumb: a group that holds the one that is drawn alone, or all of the model. */
+  goInto(entered: readonly string[]): void {
+    clearTimeout(this.later);
+    const item = this.itemOf(entered.at(-1) ?? null);
+    batch(() => {
+      this.entered.value = entered;
+      this.origin.value = [0, 0];
+      if (item) {
+        const open = this.opened(item);
+        for (const up of above(item)) open.add(up.id);
+        this.store.view.open.value = open;
+        this.focused.value = item.id;
+      }
+    });
+    this.glider.stop();
+    this.viewport.value = this.homeView();
+  }
+
+  turn(): void {
+    batch(() => {
+      this.direction.value = this.direction.peek() === "down" ? "right" : "down";
+      this.origin.value = [0, 0];
+    });
+    this.glider.stop();
+    this.viewport.value = this.homeView();
+    this.announce(this.direction.peek() === "down" ? "from top to bottom" : "from left to right");
   }
 
   private announce(words: string): void {
@@ -268,10 +423,23 @@ export class GraphController {
 
   // ---- selecting and walking ---------------------------------------------------------------------------
 
+  /** The tensor on an edge: the maps of what made it, wherever that is hidden. */
+  inspect(segment: Segment): void {
+    const source = this.hierarchy.peek()?.edges[segment.raw[0] ?? -1]?.source;
+    if (source === undefined) return;
+    this.own = source;
+    this.store.selectLayer(source);
+  }
+
   select(item: Item): void {
     this.own = item.rep;
     this.focused.value = item.id;
     this.store.selectLayer(item.rep);
+  }
+
+  /** The focus stays in the graph where its card is another one after the next drawing. */
+  holdFocus(): void {
+    this.holding = true;
   }
 
   focus(id: string): void {
@@ -281,22 +449,30 @@ export class GraphController {
     this.onFocus(id);
   }
 
-  /** Opens what hides an item, and brings it into the middle. */
+  /** Opens what hides an item, takes it out of a stack, and brings it into the middle. */
   reveal(id: string): void {
-    const item = this.itemOf(id);
-    const hierarchy = this.hierarchy.peek();
-    if (!item || !hierarchy) return;
+    const hidden = this.itemOf(id);
+    if (!hidden) return;
+    const alone = this.alone.peek();
+    if (alone && !within(hidden, alone)) this.goInto([]);
     const open = new Set(this.store.view.open.peek());
-    const needed = above(item).filter((up) => !open.has(up.id));
+    const out = outOfFolds(hidden);
+    const needed = above(hidden).filter((up) => up.kind !== "fold" && !open.has(up.id));
     for (const up of needed) open.add(up.id);
-    if (needed.length > 0) this.change(open, needed[0] as Item);
+    if (needed.length > 0 || out.length > 0) {
+      const shown = shownFor(hidden, this.store.view.open.peek());
+      const then = shown.kind === "fold" ? (out.at(-1) ?? shown.id) : shown.id;
+      this.change(open, shown.id, then, new Set([...this.apart.peek(), ...out]));
+    }
+    const item = this.itemOf(id) as Item;
     this.focused.value = item.id;
     const box = this.boxOf(item.id);
     if (!box) return;
     const [rect, pane] = [this.rectOf(box), this.pane.peek()];
     const now = this.arrived ? this.viewport.peek() : this.homeView();
     const seen = inSight(now, rect, pane) === now;
-    const next = seen && (needed.length === 0 || !this.arrived) ? now : centred(now, rect, pane);
+    const moved = needed.length > 0 || out.length > 0;
+    const next = seen && (!moved || !this.arrived) ? now : centred(now, rect, pane);
     if (this.arrived) this.glide(next);
     else this.viewport.value = next;
     this.arrived = true;
@@ -311,6 +487,13 @@ export class GraphController {
     this.reveal(item.id);
     this.select(item);
     this.announce(`${next + 1} of ${found.length}: ${nameOf(item)}`);
+  }
+
+  private coneAt(id: string | null): Cone | null {
+    const [item, hierarchy, drawing] = [this.itemOf(id), this.hierarchy.peek(), this.drawing.peek()];
+    return item && hierarchy && drawing
+      ? coneOf(item, hierarchy, drawing, this.store.view.open.peek())
+      : null;
   }
 
   /** The drawn items that an item takes from, or gives to, nearest first. */
@@ -329,11 +512,11 @@ export class GraphController {
   // ---- moving ------------------------------------------------------------------------------------------
 
   private homeView(): Viewport {
-    const root = this.hierarchy.peek()?.root;
-    const first = this.drawing.peek()?.byId.get(root?.children[0]?.id ?? "");
+    const first = this.drawing.peek()?.boxes[0];
     const area = this.area();
-    const spine = first ? area.x + first.x + first.width / 2 : area.x + area.width / 2;
-    return home(area, spine, this.pane.peek());
+    const direction = this.direction.peek();
+    const start = direction === "down" ? area.x : area.y;
+    return home(area, start + (first ? spineOf(first, direction) : 0), this.pane.peek(), direction);
   }
 
   /** The readable view first; asked again, all of it. */
@@ -381,10 +564,19 @@ export class GraphController {
   }
 }
 
-/** Its left side stays, or where that would push the whole column aside, the column. */
-function heldX(before: DrawnBox, after: DrawnBox): number {
-  const inside = (box: DrawnBox) => box.spine - box.x;
-  return Math.abs(inside(before) - inside(after)) > ASIDE ? before.spine - after.spine : before.x - after.x;
+/** Where the network passes a box, across its direction. */
+function spineOf(box: DrawnBox, direction: Direction): number {
+  if (box.open) return box.spine;
+  return direction === "down" ? box.x + box.width / 2 : box.y + box.height / 2;
+}
+
+/** How far to shift a drawing so that a box stays: its corner, or where that would push all aside, the column. */
+function held(before: DrawnBox, after: DrawnBox, direction: Direction): [number, number] {
+  const [dx, dy] = [before.x - after.x, before.y - after.y];
+  const inside = (box: DrawnBox) => box.spine - (direction === "down" ? box.x : box.y);
+  if (Math.abs(inside(before) - inside(after)) <= ASIDE) return [dx, dy];
+  const along = before.spine - after.spine;
+  return direction === "down" ? [along, dy] : [dx, along];
 }
 
 /** The node at which the model raised, or else the innermost group. */

@@ -1,23 +1,24 @@
 // From the recorded graph to the tree that is drawn: every group with its children in order of execution, identical
-// siblings folded into one item, overlong levels cut into parts, and for each group the edges between its children.
+// siblings folded into one item, plumbing put into a tray, overlong levels cut into parts, and for each group the
+// edges between its children.
 //
 // Pure and static: what is open or closed, where things lie and what they look like is not known here. An edge
 // between two nodes crosses the borders of the groups it leaves and enters; on each level it passes it is one
 // `LevelEdge`, from a child or an entry to a child or an exit. So each level can be laid out alone.
 
 import type { Graph, GraphEdge, GraphGroup, GraphNode } from "../state/synced";
+import { foldSiblings } from "./folding";
+import { type Links, plumbingOf, trayOf } from "./plumbing";
 
-/** Identical siblings fold from this many on; two of them are quicker seen than unfolded. */
-export const FOLD_FROM = 3;
 /** A level with more children than this is cut into parts. */
 export const LEVEL_MAX = 60;
 const PART_SIZE = 40;
 /** Groups with more entries (or exits) than this draw them as one. */
 const PORTS_MAX = 3;
 
-export type ItemKind = "node" | "group" | "fold" | "part";
+export type ItemKind = "node" | "group" | "fold" | "part" | "tray";
 
-/** One thing that can be drawn: a node, a group, a run of identical siblings, or a part of an overlong level. */
+/** One thing that can be drawn: a node, a group, identical siblings, a part of an overlong level, or plumbing. */
 export interface Item {
   id: string;
   kind: ItemKind;
@@ -30,6 +31,8 @@ export interface Item {
   depth: number;
   /** How many nodes are in it. */
   leaves: number;
+  /** How many identical ones it stands for. */
+  times: number;
   level: Level;
 }
 
@@ -62,11 +65,14 @@ export interface Hierarchy {
   incoming(id: string): readonly number[];
 }
 
-export function buildHierarchy(graph: Graph): Hierarchy {
+/** The tree of a graph; members of a fold that are named in `apart` stand alone. */
+export function buildHierarchy(graph: Graph, apart: ReadonlySet<string> = new Set()): Hierarchy {
   const items = new Map<string, Item>();
   const groups = new Map(graph.groups.map((group) => [group.id, group]));
   const nodes = new Map(graph.nodes.map((node) => [node.id, node]));
   const placed = new Set<string>();
+  const plumbing = plumbingOf(graph);
+  const links = linksOf(graph);
 
   function add(item: Item): Item {
     items.set(item.id, item);
@@ -91,8 +97,23 @@ export function buildHierarchy(graph: Graph): Hierarchy {
         members.push(grow(groups.get(child) ?? null, child, item));
       }
     }
-    item.children = divide(fold(members, item, add), item, add);
+    const gathered: Gather = (kind, some) => add(gather(kind, some, item));
+    const folded = foldSiblings(tuck(members, gathered), apart, gathered, feeds);
+    item.children = divide(folded.items, gathered);
+    item.times = folded.times;
     return item;
+  }
+
+  function tuck(members: Item[], gathered: Gather): Item[] {
+    const found = trayOf(members, plumbing, links);
+    if (!found) return members;
+    const rest = members.filter((member) => !found.tray.includes(member));
+    return [...rest.slice(0, found.at), gathered("tray", found.tray), ...rest.slice(found.at)];
+  }
+
+  function feeds(from: Item, to: Item): boolean {
+    const inside = new Set(leavesOf(from));
+    return leavesOf(to).some((id) => links.sources(id).some((source) => inside.has(source)));
   }
 
   const orphans = strays(graph);
@@ -104,15 +125,15 @@ export function buildHierarchy(graph: Graph): Hierarchy {
 
   const root = grow(groups.get("") ?? null, "", null);
   settle(root, 0);
-  const links = connect(graph, items, root);
+  const wires = connect(graph, items, root);
   return {
     graph,
     root,
     items,
     edges: graph.edges,
     of: (id) => items.get(id),
-    outgoing: (id) => links.outgoing.get(id) ?? NOTHING,
-    incoming: (id) => links.incoming.get(id) ?? NOTHING,
+    outgoing: (id) => wires.outgoing.get(id) ?? NOTHING,
+    incoming: (id) => wires.incoming.get(id) ?? NOTHING,
   };
 }
 
@@ -120,7 +141,32 @@ const NOTHING: readonly number[] = [];
 
 function fresh(id: string, kind: ItemKind, rep: string, parent: Item | null): Item {
   const level = { edges: [], entries: [], exits: [] };
-  return { id, kind, rep, node: null, group: null, parent, children: [], depth: 0, leaves: 0, level };
+  return {
+    id,
+    kind,
+    rep,
+    node: null,
+    group: null,
+    parent,
+    children: [],
+    depth: 0,
+    leaves: 0,
+    times: 1,
+    level,
+  };
+}
+
+function linksOf(graph: Graph): Links {
+  const sources = new Map<string, string[]>();
+  const targets = new Map<string, string[]>();
+  for (const edge of graph.edges) {
+    push(sources, edge.target, edge.source);
+    push(targets, edge.source, edge.target);
+  }
+  return {
+    sources: (id) => sources.get(id) ?? [],
+    targets: (id) => targets.get(id) ?? [],
+  };
 }
 
 /** Nodes and groups that no group lists, under the parent they name, or the root where that is unknown. */
@@ -150,28 +196,16 @@ function inOrder(ids: string[], graph: Graph): string[] {
   return [...ids].sort((a, b) => (place.get(a) ?? 0) - (place.get(b) ?? 0));
 }
 
-/** Runs of identical siblings become one item, unless they are all that the group holds: then it stands for them. */
-function fold(members: Item[], parent: Item, add: (item: Item) => Item): Item[] {
-  const out: Item[] = [];
-  for (let at = 0; at < members.length; ) {
-    const size = members[at]?.group?.fold ?? 1;
-    let run = 1;
-    while (run < size && members[at + run]?.group?.fold === size) run++;
-    if (run < FOLD_FROM || run === members.length) out.push(...members.slice(at, at + run));
-    else out.push(add(gather("fold", members.slice(at, at + run), parent)));
-    at += run;
-  }
-  return out;
-}
+type Gather = (kind: "fold" | "part" | "tray", members: Item[]) => Item;
 
-function divide(members: Item[], parent: Item, add: (item: Item) => Item): Item[] {
+function divide(members: Item[], gathered: Gather): Item[] {
   let level = members;
   while (level.length > LEVEL_MAX) {
     const count = Math.ceil(level.length / PART_SIZE);
     const size = Math.ceil(level.length / count);
     const parts: Item[] = [];
     for (let at = 0; at < level.length; at += size) {
-      parts.push(add(gather("part", level.slice(at, at + size), parent)));
+      parts.push(gathered("part", level.slice(at, at + size)));
     }
     level = parts;
   }
@@ -179,11 +213,12 @@ function divide(members: Item[], parent: Item, add: (item: Item) => Item): Item[
 }
 
 /** Several siblings as one item; what leaves it is what its last member makes. */
-function gather(kind: "fold" | "part", members: Item[], parent: Item): Item {
+function gather(kind: "fold" | "part" | "tray", members: Item[], parent: Item): Item {
   const first = members[0] as Item;
   const last = members[members.length - 1] as Item;
   const item = fresh(`${kind}:${first.id}`, kind, last.rep, parent);
   item.children = members;
+  if (kind === "fold") item.times = members.length;
   for (const member of members) member.parent = item;
   return item;
 }
@@ -289,8 +324,9 @@ export function canOpen(item: Item): boolean {
   return item.children.length > 0 && item.parent !== null;
 }
 
+/** A fold is never open: its members are taken out of it, one by one. */
 export function isOpen(item: Item, open: Open): boolean {
-  return item.parent === null || (item.children.length > 0 && open.has(item.id));
+  return item.parent === null || (item.children.length > 0 && item.kind !== "fold" && open.has(item.id));
 }
 
 /** The items that are drawn, open groups before what they hold. The root itself is not drawn. */
@@ -315,6 +351,17 @@ export function shownFor(item: Item, open: Open): Item {
   let shown = item;
   for (let up = item.parent; up; up = up.parent) if (!isOpen(up, open)) shown = up;
   return shown;
+}
+
+/** The nodes that it holds, or itself. */
+export function leavesOf(item: Item): string[] {
+  return item.node ? [item.id] : item.children.flatMap(leavesOf);
+}
+
+/** Whether an item is another one, or in it. */
+export function within(item: Item, group: Item): boolean {
+  for (let up: Item | null = item; up; up = up.parent) if (up === group) return true;
+  return false;
 }
 
 /** What must be open for the item to be drawn. */

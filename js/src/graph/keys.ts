@@ -1,12 +1,14 @@
 // Keys of the graph, while the focus is in it: arrows walk along edges, Enter and Backspace go in and out.
 
 import type { GraphController } from "./controller";
-import { canOpen, type Item, isOpen } from "./hierarchy";
+import { canOpen, type Item, isOpen, within } from "./hierarchy";
+import type { Direction } from "./layout";
 
 /** Acts on a key; false where it means nothing here. */
 export function onGraphKey(event: KeyboardEvent, graph: GraphController): boolean {
-  if (event.ctrlKey || event.metaKey || event.altKey) return false;
+  if (event.ctrlKey || event.metaKey) return false;
   if ((event.target as Element).closest("input, select, textarea")) return false;
+  if (event.altKey) return event.key === "Enter" && enter(graph);
   switch (event.key) {
     case "+":
     case "=":
@@ -21,15 +23,17 @@ export function onGraphKey(event: KeyboardEvent, graph: GraphController): boolea
   }
   const item = graph.itemOf(graph.focused.peek());
   if (!item || !(event.target as Element).closest(".nn-node")) return false;
-  switch (event.key) {
-    case "ArrowUp":
+  switch (alongOf(event.key, graph)) {
+    case "back":
       return go(graph, up(graph, item));
-    case "ArrowDown":
+    case "on":
       return go(graph, down(graph, item));
-    case "ArrowLeft":
+    case "one side":
       return go(graph, graph.beside(item, -1));
-    case "ArrowRight":
+    case "other side":
       return go(graph, graph.beside(item, 1));
+  }
+  switch (event.key) {
     case "Home":
       return go(graph, graph.drawing.peek()?.boxes[0]?.item);
     case "End":
@@ -41,22 +45,48 @@ export function onGraphKey(event: KeyboardEvent, graph: GraphController): boolea
           .at(-1)?.item,
       );
     case "Enter":
-      if (canOpen(item)) graph.toggle(item.id);
-      else graph.select(item);
+      if (!canOpen(item)) graph.select(item);
+      else if (event.shiftKey && item.kind === "fold") graph.unfold(item);
+      else graph.toggle(item.id);
+      graph.holdFocus();
       return true;
     case " ":
       graph.select(item);
       return true;
-    case "Backspace": {
-      // Out of what is open here, or else of what this stands in.
-      const group = canOpen(item) && isOpen(item, graph.store.view.open.peek()) ? item : item.parent;
-      if (!group?.parent) return true;
-      graph.shut(group);
-      graph.focus(group.id);
+    case "Backspace":
+      out(graph, item);
       return true;
-    }
   }
   return false;
+}
+
+type Step = "back" | "on" | "one side" | "other side";
+
+const STEPS: Record<Direction, Record<string, Step>> = {
+  down: { ArrowUp: "back", ArrowDown: "on", ArrowLeft: "one side", ArrowRight: "other side" },
+  right: { ArrowLeft: "back", ArrowRight: "on", ArrowUp: "one side", ArrowDown: "other side" },
+};
+
+/** Arrows follow the direction of the drawing. */
+function alongOf(key: string, graph: GraphController): Step | undefined {
+  return STEPS[graph.direction.peek()][key];
+}
+
+function enter(graph: GraphController): boolean {
+  const item = graph.itemOf(graph.focused.peek());
+  if (!item || !canOpen(item)) return false;
+  graph.enter(item.id);
+  graph.holdFocus();
+  return true;
+}
+
+/** Out of what is open here, out of the group that is drawn alone, back into its stack, or out of what it stands in. */
+function out(graph: GraphController, item: Item): void {
+  const opened = canOpen(item) && isOpen(item, graph.store.view.open.peek());
+  const group = opened || graph.isApart(item) ? item : item.parent;
+  if (!group?.parent) return;
+  graph.focus(group === graph.alone.peek() ? graph.leave() : graph.shut(group));
+  graph.holdFocus();
 }
 
 /** A key that leads nowhere is still ours: it must not move the notebook. */
@@ -78,9 +108,4 @@ function down(graph: GraphController, item: Item): Item | undefined {
   const open = graph.store.view.open.peek();
   if (canOpen(item) && isOpen(item, open)) return item.children[0];
   return graph.neighbours(item, "outgoing")[0];
-}
-
-function within(item: Item, group: Item): boolean {
-  for (let above = item.parent; above; above = above.parent) if (above === group) return true;
-  return false;
 }

@@ -1,6 +1,8 @@
 // The whole drawing: levels inside levels. Each open group is laid out by itself and becomes a box of its parent's
 // level; a level is laid out again only when something inside it opened or closed. Then everything is put into
 // one coordinate system, and every edge of the graph knows the segments that draw it, one on each level it passes.
+//
+// A drawing from left to right is one from top to bottom of cards that lie on their sides, turned at the very end.
 
 import { closedBox, HEADER, OPEN_MIN_WIDTH, PAD_BOTTOM, PAD_X } from "./cards";
 import { canOpen, type Hierarchy, type Item, isOpen, type Level, type Open } from "./hierarchy";
@@ -8,13 +10,16 @@ import type { Point } from "./layered";
 import { type LevelBox, type LevelLayout, type LevelWire, layoutLevel } from "./level";
 import { formOf, hintOf, nameOf, timesOf } from "./words";
 
+/** Where the network runs to. */
+export type Direction = "down" | "right";
+
 export interface DrawnBox {
   item: Item;
   x: number;
   y: number;
   width: number;
   height: number;
-  /** Where the main edge comes in. */
+  /** Where the main edge comes in: how far from the left side, or from the top if the drawing runs to the right. */
   spine: number;
   open: boolean;
   /** Slender cards stack what wide ones set side by side. */
@@ -36,6 +41,7 @@ export interface Segment {
 }
 
 export interface Drawing {
+  direction: Direction;
   width: number;
   height: number;
   boxes: DrawnBox[];
@@ -43,6 +49,8 @@ export interface Drawing {
   segments: Segment[];
   rails: { key: string; points: Point[]; thick: boolean }[];
 }
+
+type Parts = Pick<Drawing, "boxes" | "segments" | "rails">;
 
 interface GroupLayout {
   key: string;
@@ -58,17 +66,31 @@ interface GroupLayout {
 export class Layouter {
   private readonly known = new Map<Item, GroupLayout>();
 
-  constructor(readonly hierarchy: Hierarchy) {}
+  constructor(
+    readonly hierarchy: Hierarchy,
+    readonly direction: Direction = "down",
+  ) {}
 
-  draw(open: Open): Drawing {
-    const root = this.group(this.hierarchy.root, open);
-    const drawing = { boxes: [] as DrawnBox[], segments: [] as Segment[], rails: [] as Drawing["rails"] };
-    this.flatten(this.hierarchy.root, root, [0, 0], drawing);
+  /** All of it, or one open group alone, in its frame. */
+  draw(open: Open, alone: Item = this.hierarchy.root): Drawing {
+    const layout = this.group(alone, open);
+    const { width, height } = layout;
+    const parts: Parts = { boxes: [], segments: [], rails: [] };
+    if (alone.parent) {
+      const { inX } = openBox(alone, layout);
+      parts.boxes.push({ item: alone, x: 0, y: 0, width, height, spine: inX, open: true, narrow: false });
+    }
+    this.flatten(alone, layout, [0, 0], parts);
+    const right = this.direction === "right";
+    const { boxes, segments, rails } = right ? turned(parts) : parts;
     return {
-      ...drawing,
-      width: root.width,
-      height: root.height,
-      byId: new Map(drawing.boxes.map((box) => [box.item.id, box])),
+      direction: this.direction,
+      width: right ? height : width,
+      height: right ? width : height,
+      boxes,
+      segments,
+      rails,
+      byId: new Map(boxes.map((box) => [box.item.id, box])),
     };
   }
 
@@ -86,6 +108,7 @@ export class Layouter {
 
   private lay(item: Item, key: string, inner: (GroupLayout | null)[]): GroupLayout {
     const { children, level } = item;
+    const right = this.direction === "right";
     const entries = level.entries.length;
     const narrow = children.map(() => false);
     // The level counts its entries first, then the children, then its exits.
@@ -94,9 +117,10 @@ export class Layouter {
     const box = (at: number, slender: boolean): LevelBox => {
       const child = children[at - entries];
       if (!child) return { kind: "port", width: 0, height: 0, inX: 0, outX: 0 };
-      narrow[at - entries] = slender;
+      narrow[at - entries] = slender || right;
       const layout = inner[at - entries];
-      return layout ? openBox(child, layout) : closedBox(child, slender);
+      if (layout) return openBox(child, layout);
+      return right ? onItsSide(closedBox(child, true)) : closedBox(child, slender);
     };
     const wires = level.edges.map((edge): LevelWire => {
       const [from, to] = [inner[edge.source], inner[edge.target]];
@@ -114,28 +138,36 @@ export class Layouter {
       wires,
       beside: besides(children, level, entries),
     });
-    const frame = item.parent !== null;
-    const width = frame ? Math.max(OPEN_MIN_WIDTH, laid.width + 2 * PAD_X) : laid.width;
-    if (frame) straighten(laid, entries, entries + children.length, level.exits.length);
-    const top = frame ? HEADER + (entries > 0 ? 0 : 10) : 0;
-    const bottom = frame ? PAD_BOTTOM + (level.exits.length > 0 ? 0 : 10) : 0;
+    if (item.parent) straighten(laid, entries, entries + children.length, level.exits.length);
+    const { left, ends, top, bottom, least } = this.frame(item, laid);
+    const width = Math.max(least, laid.width + ends);
     return {
       key,
       width,
       height: top + laid.height + bottom,
       level: laid,
-      offset: [(width - laid.width) / 2, top],
+      offset: [left ?? (width - laid.width) / 2, top],
       inner,
       narrow,
     };
   }
 
-  private flatten(
-    item: Item,
-    layout: GroupLayout,
-    [x, y]: Point,
-    out: Pick<Drawing, "boxes" | "segments" | "rails">,
-  ): void {
+  /** What an open group keeps free around what it holds: its header is above it, however the network runs. */
+  private frame(item: Item, laid: LevelLayout) {
+    const { entries, exits } = item.level;
+    if (!item.parent) return { ends: 0, top: 0, bottom: 0, least: 0 };
+    if (this.direction === "down") {
+      const top = HEADER + (entries.length > 0 ? 0 : 10);
+      const bottom = PAD_BOTTOM + (exits.length > 0 ? 0 : 10);
+      return { ends: 2 * PAD_X, top, bottom, least: OPEN_MIN_WIDTH };
+    }
+    const spare = Math.max(0, OPEN_MIN_WIDTH - laid.height) / 2;
+    const top = Math.max(spare, entries.length > 0 ? 4 : PAD_X);
+    const bottom = Math.max(spare, exits.length > 0 ? 4 : PAD_X);
+    return { left: HEADER, ends: HEADER + PAD_X, top, bottom, least: 0 };
+  }
+
+  private flatten(item: Item, layout: GroupLayout, [x, y]: Point, out: Parts): void {
     const { level, inner } = layout;
     const { children } = item;
     const entries = item.level.entries.length;
@@ -198,7 +230,7 @@ export class Layouter {
     { level, height }: GroupLayout,
     shift: (points: readonly Point[]) => Point[],
     [left, y]: Point,
-    out: Pick<Drawing, "segments">,
+    out: Parts,
   ): void {
     if (!item.parent) return;
     const count = item.children.length;
@@ -213,7 +245,7 @@ export class Layouter {
       if (!entry) {
         const [x] = points[points.length - 1] as Point;
         points.push([x, y + height]);
-      } else if ((points[0] as Point)[0] > left + titleWidth(item)) {
+      } else if (this.direction === "right" || (points[0] as Point)[0] > left + titleWidth(item)) {
         // On through the header, where it says nothing.
         points.unshift([(points[0] as Point)[0], y]);
       }
@@ -231,6 +263,20 @@ export class Layouter {
         });
     }
   }
+}
+
+/** A box as it is laid out where the network runs to the right: its width is how far that runs. */
+function onItsSide({ kind, width, height }: LevelBox): LevelBox {
+  return { kind, width: height, height: width, inX: height / 2, outX: height / 2 };
+}
+
+function turned({ boxes, segments, rails }: Parts): Parts {
+  const turn = (points: readonly Point[]): Point[] => points.map(([x, y]) => [y, x]);
+  return {
+    boxes: boxes.map((box) => ({ ...box, x: box.y, y: box.x, width: box.height, height: box.width })),
+    segments: segments.map((segment) => ({ ...segment, points: turn(segment.points) })),
+    rails: rails.map((rail) => ({ ...rail, points: turn(rail.points) })),
+  };
 }
 
 /**

@@ -1,8 +1,8 @@
 // What is near an item of a drawing: producers and consumers along its edges, branches beside it. The keys walk
 // along these, and the pointer lights them.
 
-import { type Hierarchy, type Item, type Open, shownFor } from "./hierarchy";
-import type { Drawing, DrawnBox, Segment } from "./layout";
+import { type Hierarchy, type Item, leavesOf, type Open, shownFor } from "./hierarchy";
+import type { Direction, Drawing, DrawnBox, Segment } from "./layout";
 
 export type Side = "incoming" | "outgoing";
 
@@ -38,39 +38,42 @@ export function neighbours(
     const other = edge && hierarchy.of(side === "incoming" ? edge.source : edge.target);
     if (other) found.add(shownFor(other, open));
   }
+  const from = middle(own, drawing.direction);
   const distance = (other: Item) => {
-    const box = drawing.byId.get(other.id) as DrawnBox;
-    return Math.abs(box.y - own.y) + Math.abs(box.x + box.width / 2 - own.x - own.width / 2) / 4;
+    const to = middle(drawing.byId.get(other.id) as DrawnBox, drawing.direction);
+    return Math.abs(to.start - from.start) + Math.abs(to.across - from.across) / 4;
   };
   return [...found].filter((other) => drawing.byId.has(other.id)).sort((a, b) => distance(a) - distance(b));
 }
 
-/** The nearest item beside this one: on the same height, or else in another branch of the same group. */
-export function beside(item: Item, direction: 1 | -1, drawing: Drawing): Item | null {
-  const own = drawing.byId.get(item.id);
-  if (!own) return null;
-  const centre = (box: DrawnBox) => [box.x + box.width / 2, box.y + box.height / 2] as const;
-  const [x, y] = centre(own);
+/** A box along the direction of the network, and across it. */
+function middle({ x, y, width, height }: DrawnBox, direction: Direction) {
+  return direction === "down"
+    ? { start: y, end: y + height, across: x + width / 2, size: width }
+    : { start: x, end: x + width, across: y + height / 2, size: height };
+}
+
+/** The nearest item beside this one: as far along as it, or else in another branch of the same group. */
+export function beside(item: Item, towards: 1 | -1, drawing: Drawing): Item | null {
+  const box = drawing.byId.get(item.id);
+  if (!box) return null;
+  const own = middle(box, drawing.direction);
   let best: { item: Item; cost: number } | null = null;
-  for (const box of drawing.boxes) {
-    const [bx, by] = centre(box);
-    const apart = direction * (bx - x) - (box.width + own.width) / 2;
-    const level = box.y < own.y + own.height && own.y < box.y + box.height;
-    if (box.open || box === own || apart < 0 || (!level && box.item.parent !== item.parent)) continue;
-    const cost = apart + (level ? 0 : 1e4 + Math.abs(by - y));
-    if (!best || cost < best.cost) best = { item: box.item, cost };
+  for (const other of drawing.boxes) {
+    const place = middle(other, drawing.direction);
+    const apart = towards * (place.across - own.across) - (place.size + own.size) / 2;
+    const level = place.start < own.end && own.start < place.end;
+    if (other.open || other === box || apart < 0 || (!level && other.item.parent !== item.parent)) continue;
+    const away = Math.abs(place.start + place.end - own.start - own.end) / 2;
+    const cost = apart + (level ? 0 : 1e4 + away);
+    if (!best || cost < best.cost) best = { item: other.item, cost };
   }
   return best?.item ?? null;
 }
 
 /** The edges of the graph that come into an item from outside it, or leave it. */
 function crossing(item: Item, hierarchy: Hierarchy, side: Side): number[] {
-  const inside = new Set<string>();
-  const visit = (part: Item) => {
-    inside.add(part.id);
-    part.children.forEach(visit);
-  };
-  visit(item);
+  const inside = new Set(leavesOf(item));
   const out: number[] = [];
   for (const id of inside) {
     for (const raw of hierarchy[side](id)) {

@@ -1,11 +1,11 @@
 // Which groups are open at first, so that the first picture tells something, and which close again when the drawing
 // grows beyond what can be drawn. Pure functions of the tree.
 
-import { above, canOpen, countClosed, type Item, isOpen, type Open } from "./hierarchy";
+import { above, canOpen, countClosed, type Item, isOpen, type Open, within } from "./hierarchy";
 import { timesOf } from "./words";
 
 const TELLING = 5;
-const CALM = 20;
+const CALM = 15;
 const FIRST_MAX = 60;
 const EVER_MAX = 200;
 /** A group with this share of all nodes hides the network as long as it is closed. */
@@ -32,15 +32,20 @@ function nextToOpen(root: Item, open: Open): Item[] {
   return largest ? [largest] : [];
 }
 
-/** Closed groups that are drawn, the largest first, except those that say all there is to say: identical siblings. */
+/** Closed groups that are drawn, the largest first, except identical siblings and plumbing: their names say it all. */
 function candidates(root: Item, open: Open): Item[] {
   const out: Item[] = [];
   const visit = (item: Item) => {
     if (isOpen(item, open)) item.children.forEach(visit);
-    else if (canOpen(item) && timesOf(item) === 1) out.push(item);
+    else if (canOpen(item) && item.kind !== "tray" && timesOf(item) === 1) out.push(item);
   };
   visit(root);
   return out.sort((a, b) => b.leaves - a.leaves);
+}
+
+/** The siblings that must leave their stacks for an item to be drawn. */
+export function outOfFolds(item: Item): string[] {
+  return [item, ...above(item)].filter((one) => one.parent?.kind === "fold").map((one) => one.id);
 }
 
 /** A group with a single child that can be opened opens it as well: one look inside, not two. */
@@ -62,12 +67,7 @@ export function withinBounds(
   for (const id of [...open]) {
     if (countClosed(root, open) <= EVER_MAX) break;
     const item = items.get(id);
-    if (!needed.has(id) && !(item && inside(item, keep))) open.delete(id);
+    if (!needed.has(id) && !(item && within(item, keep))) open.delete(id);
   }
   return open;
-}
-
-function inside(item: Item, group: Item): boolean {
-  for (let up: Item | null = item; up; up = up.parent) if (up === group) return true;
-  return false;
 }

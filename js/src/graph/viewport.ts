@@ -1,6 +1,8 @@
 // Where the drawing lies in the pane: scale and shift, and the views that are worth going to. Pure; the gestures
 // that change it are d3-zoom's, wired in GraphView.
 
+import type { Direction } from "./layout";
+
 export interface Viewport {
   k: number;
   x: number;
@@ -45,16 +47,24 @@ export function whole(area: Rect, pane: Size): Viewport {
 }
 
 /**
- * The view to begin with: all of it where that can be read, otherwise its top at a scale that can, with the input
- * (at `spine`) in the middle where the drawing is wider than the pane.
+ * The view to begin with: all of it where that can be read, otherwise its beginning at a scale that can, with the
+ * input (at `spine`) in the middle where the drawing is broader than the pane.
  */
-export function home(area: Rect, spine: number, pane: Size): Viewport {
+export function home(area: Rect, spine: number, pane: Size, direction: Direction = "down"): Viewport {
   if (scaleToFit(area, pane) >= READABLE) return whole(area, pane);
+  if (direction === "right") {
+    const { k, x, y } = home(turned(area), spine, { width: pane.height, height: pane.width });
+    return { k, x: y, y: x };
+  }
   const fitting = (pane.width - 2 * MARGIN) / Math.max(1, area.width);
   const k = clamp(fitting, READABLE, 0.85);
   const broad = k * area.width > pane.width - 2 * MARGIN;
   const centre = broad ? spine : area.x + area.width / 2;
   return { k, x: pane.width / 2 - k * centre, y: MARGIN - k * area.y };
+}
+
+function turned({ x, y, width, height }: Rect): Rect {
+  return { x: y, y: x, width: height, height: width };
 }
 
 /** Scales about a point of the pane. */

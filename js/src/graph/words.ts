@@ -9,7 +9,7 @@ import type { Item } from "./hierarchy";
 export type Category = "conv" | "pool" | "norm" | "act" | "linear" | "attn" | "group" | "merge" | "other";
 
 /** How an item is drawn when it is closed. */
-export type Form = "card" | "slim" | "merge" | "input" | "output" | "constant";
+export type Form = "card" | "slim" | "merge" | "input" | "output" | "constant" | "tray";
 
 const CATEGORIES: [Category, RegExp][] = [
   ["attn", /attention|^mha$/],
@@ -91,7 +91,7 @@ export function categoryOf(item: Item): Category {
 
 export function formOf(item: Item): Form {
   const { node } = item;
-  if (!node) return "card";
+  if (!node) return item.kind === "tray" ? "tray" : "card";
   if (node.kind === "input" || node.kind === "output" || node.kind === "constant") return node.kind;
   if (node.status === "identity") return "slim";
   const category = categoryOf(item);
@@ -126,14 +126,22 @@ function tailOf(path: string, count: number): string {
 
 export function nameOf(item: Item): string {
   const { node, group } = item;
+  if (item.kind === "tray") return "plumbing";
   if (item.kind === "fold" || item.kind === "part") {
-    const first = nameOf(item.children[0] as Item);
-    const last = nameOf(item.children[item.children.length - 1] as Item);
-    return `${first} … ${item.kind === "fold" ? (last.match(/\d+$/)?.[0] ?? last) : last}`;
+    const first = nameOf(endOf(item, 0));
+    const last = nameOf(endOf(item, -1));
+    const alike = item.kind === "fold" || item.children.every((child) => child.group);
+    return `${first} … ${alike ? (last.match(/\d+$/)?.[0] ?? last) : last}`;
   }
   if (node && node.kind === "constant") return isStored(node) ? tailOf(node.path, 1) : node.op;
   if (node && node.kind !== "module") return node.kind === "op" ? node.op : node.id;
   return tail(node?.path ?? group?.path ?? "", pathAbove(item)) || item.id || "model";
+}
+
+/** The first or last of those that are gathered in it. */
+function endOf(item: Item, at: 0 | -1): Item {
+  const member = item.node || item.group ? undefined : item.children.at(at);
+  return member ? endOf(member, at) : item;
 }
 
 /** A parameter or buffer of the model, which has a name; other constants only say how they were made. */
@@ -175,27 +183,26 @@ function wordOf(node: GraphNode): string {
   return name === word.replaceAll(" ", "").toLowerCase() ? "" : word;
 }
 
+function countBlocks(item: Item): number {
+  if (item.node) return 0;
+  return item.group ? 1 : item.children.reduce((sum, child) => sum + countBlocks(child), 0);
+}
+
 function groupHint(item: Item): string {
   const inner = item.children;
-  const first = inner[0]?.group;
-  const type = item.group?.type ?? first?.type ?? "";
-  if (item.kind === "part") return `${item.leaves} operations`;
-  if (item.kind === "fold") return type;
-  if (!ANONYMOUS.has(type)) return type;
-  const blocks = inner.reduce(
-    (sum, child) => sum + (child.kind === "fold" ? child.children.length : child.node ? 0 : 1),
-    0,
-  );
+  const type = item.group?.type ?? endOf(item, 0).group?.type ?? "";
+  if (item.kind === "tray") return inner.map(nameOf).join(", ");
+  if (item.kind === "part" && !inner.every((child) => child.group?.type === type))
+    return `${item.leaves} operations`;
+  if (item.kind !== "group" || !ANONYMOUS.has(type)) return type;
+  const blocks = inner.reduce((sum, child) => sum + countBlocks(child), 0);
   if (blocks > 1 && inner.every((child) => !child.node)) return `${blocks} blocks`;
   return item.leaves === 1 ? "1 layer" : `${item.leaves} layers`;
 }
 
 /** "×12" on a card that stands for identical siblings, itself or through what it holds. */
 export function timesOf(item: Item): number {
-  if (item.kind === "fold") return item.children.length;
-  const [first] = item.children;
-  const size = first?.group?.fold ?? 1;
-  return item.kind === "group" && size >= 3 && size === item.children.length ? size : 1;
+  return item.times;
 }
 
 export function markOf(item: Item): string {
@@ -239,10 +246,15 @@ export function statusOf(item: Item): string {
   return item.children.some((child) => statusOf(child) === "failed") ? "failed" : "ok";
 }
 
+function gatheredLabel(item: Item): string {
+  if (item.kind === "fold") return `${item.children.length} identical blocks`;
+  return `${item.leaves} operations`;
+}
+
 /** "conv2d layer1.0.conv1, 64 × 56 × 56". */
 export function labelOf(item: Item): string {
   const { node, group } = item;
-  const what = node ? node.op || node.type : (group?.type ?? `${item.children.length} identical blocks`);
+  const what = node ? node.op || node.type : (group?.type ?? gatheredLabel(item));
   const name = node?.kind === "module" ? node.path : group?.path || nameOf(item);
   const shape = spell(outputShape(item));
   const state = statusOf(item);
