@@ -62,7 +62,7 @@ class Tiles:
     grid: tuple[int, int, int] | None
 
 
-def planes(activation: Tensor, sample: int = 0, *, series: bool = False) -> tuple[str, Tensor]:
+def planes(activation: Tensor, sample: int = 0, *, axis: int | None = None) -> tuple[str, Tensor]:
     """Return what a layer's activation is a picture of, and one sample of it as ``[C, H, W]``.
 
     Parameters
@@ -71,8 +71,9 @@ def planes(activation: Tensor, sample: int = 0, *, series: bool = False) -> tupl
         With a batch axis. Volumes ``[N, C, D, H, W]`` show their middle slice.
     sample : int
         Index in the batch.
-    series : bool
-        Read ``[N, A, B]`` as channels of a series (``conv1d``) and not as tokens of features.
+    axis : int, optional
+        The one that holds the channels, counted with the batch axis. Without it the first after the batch,
+        of ``[N, A, B]`` the last: tokens of features, where axis 1 means channels of a series.
 
     Returns
     -------
@@ -87,13 +88,14 @@ def planes(activation: Tensor, sample: int = 0, *, series: bool = False) -> tupl
     if values.dim() < 2:
         return "vector", values.reshape(1, 1, -1)
     if values.dim() == 2:
-        return ("maps", values[:, None]) if series else ("tokens", values.T[:, :, None])
+        return ("maps", values[:, None]) if axis == 1 else ("tokens", values.T[:, :, None])
+    values = values.movedim((axis or 1) - 1, 0)
     while values.dim() > 3:
         values = values[:, values.shape[1] // 2]
     return "maps", values
 
 
-def unit_at(shape: Sequence[int], place: tuple[int, ...]) -> tuple[int, ...]:
+def unit_at(shape: Sequence[int], place: tuple[int, ...], *, axis: int | None = None) -> tuple[int, ...]:
     """Return the index of a unit in one sample's activation from its place in the picture: undoes `planes`.
 
     Parameters
@@ -102,13 +104,19 @@ def unit_at(shape: Sequence[int], place: tuple[int, ...]) -> tuple[int, ...]:
         Of the activation, with its batch axis.
     place : tuple of int
         ``(channel, y, x)`` of a map; anything else is an index already.
+    axis : int, optional
+        As for `planes`.
     """
-    if len(place) != 3 or len(shape) == 4:
+    if len(place) != 3:
         return place
     channel, y, x = place
     if len(shape) == 3:
         return channel, x
-    return channel, *(size // 2 for size in shape[2:-2]), y, x
+    axis = axis or 1
+    sizes = [*shape[1:axis], *shape[axis + 1 :]]
+    index = [*(size // 2 for size in sizes[:-2]), y, x]
+    index.insert(axis - 1, channel)
+    return tuple(index)
 
 
 def tiles(
@@ -117,14 +125,14 @@ def tiles(
     *,
     max_side: int = 128,
     channels: Sequence[int] | None = None,
-    series: bool = False,
+    axis: int | None = None,
     patches: bool = False,
 ) -> Tiles:
     """Draw every channel of a layer.
 
     Parameters
     ----------
-    activation, sample, series
+    activation, sample, axis
         As for `planes`.
     max_side : int
         Larger maps are averaged down, by the least whole number that makes their longer side fit; tokens and
@@ -141,7 +149,7 @@ def tiles(
     """
     if max_side < 1:
         raise InputError(f"max_side must be at least 1, got {max_side}.")
-    kind, stack = planes(activation.detach(), sample, series=series)
+    kind, stack = planes(activation.detach(), sample, axis=axis)
     if channels is not None:
         stack = stack[_indices(channels, len(stack), stack.device)]
     count, height, width = stack.shape

@@ -8,10 +8,12 @@ neither threads nor pages.
 from __future__ import annotations
 
 import threading
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from nnviz_widget.engine.axes import channel_axes
 from nnviz_widget.engine.recording import tensors_of
 from nnviz_widget.engine.statistics import Stats, statistics
 from nnviz_widget.errors import InputError, UnknownLayerError, nearest
@@ -195,12 +197,13 @@ class Trace:
         sample : int, optional
             Of one sample of the batch; by default of all.
         channel : int, optional
-            Of one channel (index along axis 1); by default of all.
+            Of one channel (index along `channel_axis`); by default of all.
         bins : int
             Bars of the histogram.
         """
         tensor = self.activation(layer, call)
-        for axis, index, word in ((0, sample, "sample"), (1, channel, "channel")):
+        channels = self.channel_axis(layer, call) if channel is not None else 1
+        for axis, index, word in ((0, sample, "sample"), (channels, channel, "channel")):
             if index is not None:
                 if tensor.dim() <= axis or not 0 <= index < tensor.shape[axis]:
                     size = tensor.shape[axis] if tensor.dim() > axis else 0
@@ -244,6 +247,30 @@ class Trace:
             depth=depth,
             operations=operations,
         )
+
+    def channel_axis(self, layer: str | nn.Module, call: int = 0) -> int:
+        """Return the axis of a layer's activation that holds its channels (or features), the batch being 0.
+
+        It follows from the operations: 1 after a convolution, the last where the model works on
+        ``[N, H, W, C]``. Where it does not follow, it is taken to be 1, and of ``[N, tokens, features]`` the
+        last.
+
+        Parameters
+        ----------
+        layer, call
+            As for `activation`.
+        """
+        ref = self.refs.get(self.resolve(layer, call))
+        if ref is None:
+            return 1
+        axis = self._channel_axes.get(ref)
+        if axis is None and len(self.ops[ref.op].outputs[ref.port].shape) == 3:
+            return 1 if any(op.name == "conv1d" for op in self.ops) else 2
+        return axis or 1
+
+    @cached_property
+    def _channel_axes(self) -> dict[Ref, int]:
+        return channel_axes(self.ops)
 
     @property
     def nbytes(self) -> int:

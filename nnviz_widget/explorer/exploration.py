@@ -311,13 +311,14 @@ class Exploration:
     def unit_saliency(self, layer: Any, unit: tuple[int, ...]) -> Shown:
         """Return the gradient of a unit for the sample on the screen; the newest one is kept.
 
-        `unit` is an index in one sample's activation, or ``(channel, y, x)`` in its picture.
+        `unit` is an index in one sample's activation; three numbers are ``(channel, y, x)`` in its picture.
         """
         trace = self.trace_of(self.sample)
         node = self.resolve(layer)
         ref = trace.refs.get(node)
         if ref is not None:
-            unit = unit_at(trace.ops[ref.op].outputs[ref.port].shape, unit)
+            shape = trace.ops[ref.op].outputs[ref.port].shape
+            unit = unit_at(shape, unit, axis=trace.channel_axis(node))
         kept = self.saliency
         asked = (node, unit, self.run_number)
         if kept is not None and (kept.node, kept.unit, kept.run) == asked and kept.epoch == self.engine.epoch:

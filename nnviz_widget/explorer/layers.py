@@ -37,7 +37,7 @@ __all__ = ["activation", "extent", "maps", "pixel", "saliency", "statistics", "s
 
 def channels_of(trace: Trace, node: str) -> tuple[str, Tensor]:
     """Return the kind of a layer's activation and one sample of it as ``[C, H, W]``, as its tiles show it."""
-    return planes(trace.activation(node), series=_ran(trace, "conv1d"))
+    return planes(trace.activation(node), axis=trace.channel_axis(node))
 
 
 def _ran(trace: Trace, op: str) -> bool:

@@ -112,7 +112,7 @@ def test_tokens_of_a_text_have_no_grid():
 
 def test_a_series_has_channels_of_height_one():
     activation = torch.randn(1, 3, 11)
-    kind, stack = planes(activation, series=True)
+    kind, stack = planes(activation, axis=1)
     assert kind == "maps"
     assert torch.equal(stack[:, 0], activation[0])
 
@@ -157,7 +157,7 @@ def test_the_activation_is_left_alone():
 @pytest.mark.parametrize("shape", [(1, 4, 5, 6), (1, 4, 11), (1, 2, 5, 4, 3), (1, 2, 7, 5, 4, 3)])
 def test_a_place_in_the_picture_leads_back_to_its_unit(shape):
     activation = torch.arange(torch.Size(shape).numel()).reshape(shape)
-    _, stack = planes(activation, series=True)
+    _, stack = planes(activation, axis=1)
     place = (1, stack.shape[1] - 1, 2)
     assert activation[0][unit_at(shape, place)] == stack[place]
 
