@@ -13,10 +13,13 @@ function cases(): [string, Hierarchy, Drawing][] {
   return Object.entries(SAMPLES).flatMap(([name, make]) => {
     const hierarchy = buildHierarchy(make());
     const layouter = new Layouter(hierarchy);
+    const right = new Layouter(hierarchy, "right");
     return [
       [`${name}, closed`, hierarchy, layouter.draw(new Set())],
       [`${name}, as it opens`, hierarchy, layouter.draw(openAtFirst(hierarchy.root))],
       [`${name}, all open`, hierarchy, layouter.draw(everything(hierarchy))],
+      [`${name}, as it opens, to the right`, hierarchy, right.draw(openAtFirst(hierarchy.root))],
+      [`${name}, all open, to the right`, hierarchy, right.draw(everything(hierarchy))],
     ] as [string, Hierarchy, Drawing][];
   });
 }
@@ -111,9 +114,9 @@ describe.each(cases())("the drawing of %s", (_, hierarchy, drawing) => {
       expect(segments.some(({ points }) => touches(points[0] as Point, from))).toBe(true);
       expect(segments.some(({ points }) => touches(points[points.length - 1] as Point, to))).toBe(true);
       if (from.item.node?.kind !== "constant") {
-        expect(to.y + to.height / 2, `${edge.source} above ${edge.target}`).toBeGreaterThan(
-          from.y + from.height / 2,
-        );
+        const place = ({ x, y, width, height }: DrawnBox) =>
+          drawing.direction === "down" ? y + height / 2 : x + width / 2;
+        expect(place(to), `${edge.source} before ${edge.target}`).toBeGreaterThan(place(from));
       }
     });
   });
@@ -135,6 +138,32 @@ describe("a level", () => {
       expect(below.y).toBeGreaterThan(above.y + above.height);
     }
     expect(drawing.segments.every(({ points }) => points.length === 2)).toBe(true);
+  });
+
+  it("runs a chain to the right in one row, with slender cards", () => {
+    const drawing = new Layouter(buildHierarchy(chain(6)), "right").draw(new Set());
+    for (let at = 1; at < drawing.boxes.length; at++) {
+      const [before, after] = [drawing.boxes[at - 1], drawing.boxes[at]] as [DrawnBox, DrawnBox];
+      expect(after.y + after.height / 2).toBe(before.y + before.height / 2);
+      expect(after.x).toBeGreaterThan(before.x + before.width);
+    }
+    expect(drawing.width).toBeGreaterThan(drawing.height);
+    expect(box(drawing, "conv1").narrow).toBe(true);
+  });
+
+  it("keeps the header of an open group above what it holds, also where the network runs to the right", () => {
+    const drawing = new Layouter(buildHierarchy(resnet()), "right").draw(new Set(["layer2"]));
+    const group = box(drawing, "layer2");
+    for (const name of ["layer2.0", "layer2.1"])
+      expect(box(drawing, name).y).toBeGreaterThanOrEqual(group.y + 30);
+  });
+
+  it("draws one open group alone: its frame, what it holds, and nothing else", () => {
+    const hierarchy = buildHierarchy(resnet());
+    const layer = hierarchy.items.get("layer2") as Item;
+    const drawing = new Layouter(hierarchy).draw(new Set(["layer2"]), layer);
+    expect(drawing.boxes.map((one) => one.item.id)).toEqual(["layer2", "layer2.0", "layer2.1"]);
+    expect([drawing.width, drawing.height]).toEqual([drawing.boxes[0]?.width, drawing.boxes[0]?.height]);
   });
 
   it("runs a residual beside the block, into the side of the addition", () => {

@@ -361,13 +361,8 @@ export class GraphController {
 
   /** Draws one group alone; of a stack its first sibling. */
   enter(id: string): void {
-    const item = this.itemOf(id);
-    if (item?.kind === "fold") {
-      const first = item.children[0] as Item;
-      this.takeOut(first);
-      this.enter(first.id);
-      return;
-    }
+    const named = this.itemOf(id);
+    const item = named?.kind === "fold" ? named.children[0] : named;
     if (!item || !canOpen(item) || item === this.alone.peek()) return;
     this.goInto([...this.entered.peek(), item.id]);
     this.announce(`${nameOf(item)} alone`);
@@ -392,8 +387,10 @@ export class GraphController {
   /** To a crumb: a group that holds the one that is drawn alone, or all of the model. */
   goInto(entered: readonly string[]): void {
     clearTimeout(this.later);
-    const item = this.itemOf(entered.at(-1) ?? null);
     batch(() => {
+      const hidden = this.itemOf(entered.at(-1) ?? null);
+      if (hidden) this.rebuilt(new Set([...this.apart.peek(), ...outOfFolds(hidden)]));
+      const item = this.itemOf(hidden?.id ?? null);
       this.entered.value = entered;
       this.origin.value = [0, 0];
       if (item) {

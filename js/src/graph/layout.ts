@@ -134,7 +134,7 @@ export class Layouter {
     const laid = layoutLevel({
       count: children.length + entries + level.exits.length,
       box,
-      weight: (at) => children[at - entries]?.leaves ?? 0,
+      weight: (at) => weightOf(children[at - entries]),
       wires,
       beside: besides(children, level, entries),
     });
@@ -263,6 +263,11 @@ export class Layouter {
         });
     }
   }
+}
+
+/** How much of what the network does is in an item: plumbing and what hands its input on are nothing. */
+function weightOf(item: Item | undefined): number {
+  return !item || item.kind === "tray" || item.node?.status === "identity" ? 0 : item.leaves;
 }
 
 /** A box as it is laid out where the network runs to the right: its width is how far that runs. */
