@@ -1,7 +1,8 @@
-import { afterEach, describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
 import { graphOf, nextMatch, releaseGraph } from "../src/graph/controller";
 import { buildHierarchy, canOpen, countClosed, drawnItems, type Item } from "../src/graph/hierarchy";
 import { openAtFirst } from "../src/graph/opening";
+import { plumbingOf } from "../src/graph/plumbing";
 import { findItems } from "../src/graph/search";
 import { categoryOf, formOf, hintOf, labelOf, nameOf, outputShape, timesOf } from "../src/graph/words";
 import type { Store } from "../src/state/store";
@@ -151,6 +152,75 @@ describe("the groups that are open at first", () => {
     for (const graph of [flat(3000), transformer(96), resnet(12, 9), densenet(40)]) {
       expect(opened(graph).visible).toBeLessThanOrEqual(60);
     }
+  });
+});
+
+describe("plumbing", () => {
+  /** Positions from a counter, a mask from an input that says where words are, and what is computed beside them. */
+  function model(): Graph {
+    const d = new Draft("Masked");
+    const ids = d.input([1, 8], "input:ids");
+    const mask = d.input([1, 8], "input:mask");
+    const counter = d.constant("counter", [8]);
+    const places = d.op("unsqueeze", [d.op("add", [counter])], [1, 8]);
+    const bias = d.op("mul", [d.op("sub", [mask])]);
+    const flat = d.op("view", [ids]);
+    let x = d.op("add", [
+      d.module("words", "Embedding", flat, [1, 8, 4]),
+      d.module("places", "Embedding", places),
+    ]);
+    const cut = d.op("expand", [d.constant("table", [8])], [1, 8]);
+    x = d.op("masked_fill", [x, bias, cut]);
+    d.output(d.module("head", "Linear", d.op("relu", [x])));
+    const graph = d.done();
+    for (const node of graph.nodes) {
+      if (node.kind === "input") node.dtype = "int64";
+      if (node.kind === "constant") node.op = node.path === "counter" ? "arange" : "buffer";
+      if (node.type === "Embedding" || node.type === "Linear") node.params = 32;
+    }
+    return graph;
+  }
+  const tray = (graph: Graph) => buildHierarchy(graph).root.children.find((child) => child.kind === "tray");
+
+  it("is what no weight has touched: positions, masks and tables, not the words on their way in", () => {
+    expect([...plumbingOf(model())].sort()).toEqual([
+      "/add",
+      "/expand",
+      "/mul",
+      "/sub",
+      "/unsqueeze",
+      "const:counter",
+      "const:table",
+    ]);
+  });
+
+  it("lies in one tray below the inputs, closed at first, which opens like a group", () => {
+    const hierarchy = buildHierarchy(model());
+    const { children } = hierarchy.root;
+    expect(children.slice(0, 3).map((child) => child.kind)).toEqual(["node", "node", "tray"]);
+    const found = children[2] as Item;
+    expect(found.leaves).toBe(7);
+    expect(formOf(found)).toBe("tray");
+    expect(labelOf(found)).toBe("7 operations plumbing, 8");
+    expect(openAtFirst(hierarchy.root).has(found.id)).toBe(false);
+    expect(drawnItems(hierarchy, new Set([found.id])).map((one) => one.id)).toContain("/expand");
+  });
+
+  it("is nothing in a network of images, of numbers that come in, or of no weights", () => {
+    for (const make of [resnet, densenet, inception, unet]) expect(tray(make())).toBeUndefined();
+    expect(plumbingOf(flat(50)).size).toBe(0);
+    const measured = model();
+    for (const node of measured.nodes) if (node.kind === "input") node.dtype = "float32";
+    expect(plumbingOf(measured).has("/sub")).toBe(false);
+  });
+
+  it("does not hide the noise that a network is fed with, nor where the forward ended", () => {
+    const noisy = model();
+    Object.assign(noisy.nodes.find((node) => node.path === "counter") ?? {}, { op: "randn" });
+    expect(plumbingOf(noisy).has("/add")).toBe(false);
+    const failed = model();
+    Object.assign(failed.nodes.find((node) => node.id === "/sub") ?? {}, { status: "failed" });
+    expect(plumbingOf(failed).has("/sub")).toBe(false);
   });
 });
 
@@ -330,6 +400,126 @@ describe("the graph of a view", () => {
     graph.select(graph.itemOf("fold:model.h.0") as Item);
     expect(synced.selection.value.layer).toBe("model.h.11");
     expect(graph.ring.value).toEqual({ id: "fold:model.h.0", exact: true });
+  });
+
+  it("opens a stack one sibling at a time, where the stack was, and folds it again", () => {
+    const { graph, store: page, place, toggle, drawn } = view(transformer(12));
+    const start = drawn();
+    const before = place("fold:model.h.0");
+    toggle("fold:model.h.0");
+    expect(drawn()).toContain("model.h.0.attn");
+    expect(drawn()).toContain("fold:model.h.1");
+    expect(place("model.h.0")).toEqual(before);
+    expect(page.view.announce.value).toBe("h.0 opened, 11 like it stay folded");
+    graph.takeOut(graph.itemOf("model.h.7") as Item);
+    expect(drawn().filter((id) => /fold|h\.\d+$/.test(id))).toEqual([
+      "model.h.0",
+      "fold:model.h.1",
+      "model.h.7",
+      "fold:model.h.8",
+    ]);
+    toggle("model.h.0");
+    toggle("model.h.7");
+    expect(drawn()).toEqual(start);
+    graph.unfold(graph.itemOf("fold:model.h.0") as Item);
+    expect(drawn().filter((id) => /h\.\d+$/.test(id))).toHaveLength(12);
+    graph.closeAll();
+    expect(drawn()).toContain("model");
+    expect(graph.apart.value.size).toBe(0);
+  });
+
+  it("takes a block out of its stack when something in it is selected elsewhere", () => {
+    const { synced, drawn, graph } = view(transformer(12));
+    synced.select({ layer: "model.h.4.attn.q" });
+    expect(drawn()).toContain("model.h.4.attn.q");
+    expect(drawn()).toContain("fold:model.h.5");
+    expect(graph.ring.value).toEqual({ id: "model.h.4.attn.q", exact: true });
+  });
+
+  it("keeps what is out of its stack for a new run, and forgets it for another model", () => {
+    const { synced, drawn, graph, toggle } = view(transformer(12));
+    toggle("fold:model.h.0");
+    synced.graph.value = transformer(11);
+    expect(drawn()).toContain("model.h.0.attn");
+    synced.graph.value = resnet();
+    expect(graph.apart.value.size).toBe(0);
+  });
+
+  it("draws an entered group alone, with the way to it, until it is left", () => {
+    const { graph, drawn } = view(transformer(12));
+    const whole = drawn();
+    graph.enter("fold:model.h.0");
+    expect(drawn()[0]).toBe("model.h.0");
+    expect(drawn().every((id) => id.startsWith("model.h.0"))).toBe(true);
+    graph.enter("model.h.0.attn");
+    expect(drawn()[0]).toBe("model.h.0.attn");
+    expect(graph.crumbs().map((one) => nameOf(one))).toEqual(["model", "model", "h.0", "attn"]);
+    graph.leave();
+    expect(drawn()[0]).toBe("model.h.0");
+    graph.leave();
+    expect(graph.crumbs()).toEqual([]);
+    expect(drawn().filter((id) => !id.startsWith("model.h.0"))).toEqual(
+      whole.map((id) => (id === "fold:model.h.0" ? "fold:model.h.1" : id)),
+    );
+  });
+
+  it("leaves a group that is drawn alone for a layer outside of it", () => {
+    const { graph, synced, drawn } = view(resnet());
+    graph.enter("layer2");
+    synced.select({ layer: "layer2.1.conv2" });
+    expect(graph.alone.value?.id).toBe("layer2");
+    synced.select({ layer: "layer3.0.conv1" });
+    expect(graph.alone.value).toBeNull();
+    expect(drawn()).toContain("layer3.0.conv1");
+  });
+
+  it("turns the drawing, and keeps what opens where it is there too", () => {
+    const { graph, place, toggle, drawn } = view(resnet());
+    const ids = drawn();
+    graph.turn();
+    expect(drawn()).toEqual(ids);
+    const before = place("layer3");
+    toggle("layer3");
+    expect(place("layer3")[0]).toBe(before[0]);
+    const spine = () => (graph.boxOf("conv1")?.spine ?? 0) + graph.origin.value[1];
+    const row = spine();
+    toggle("layer3");
+    expect(place("layer3")).toEqual(before);
+    expect(Math.abs(spine() - row)).toBeLessThanOrEqual(40);
+    expect(graph.beside(graph.itemOf("conv1") as Item, 1)).toBeNull();
+  });
+
+  it("inspects the tensor on an edge without opening what made it", () => {
+    const { graph, synced, drawn } = view(resnet());
+    const before = drawn();
+    const edge = graph.drawing.value?.segments.find((one) => one.from?.id === "layer2");
+    graph.inspect(edge as never);
+    expect(synced.selection.value.layer).toBe("layer2.1.relu@1");
+    expect(drawn()).toEqual(before);
+    expect(graph.ring.value).toEqual({ id: "layer2", exact: false });
+  });
+
+  it("lights all that a resting pointer's node depends on and all that depends on it", () => {
+    vi.useFakeTimers();
+    const { store: page, graph, toggle } = view(inception());
+    graph.store.view.open.value = new Set();
+    toggle("mixed_a");
+    page.view.hoveredNode.value = "mixed_a.branch3_2a";
+    expect(graph.cone.lit.value).toBeNull();
+    vi.advanceTimersByTime(1000);
+    const cone = graph.cone.lit.value?.items;
+    for (const id of ["input", "stem", "mixed_a.branch3_1", "mixed_a", "mixed_b", "output"])
+      expect(cone?.has(id), id).toBe(true);
+    expect(cone?.has("mixed_a.branch3_2b")).toBe(false);
+    expect(cone?.has("mixed_a.branch1")).toBe(false);
+    page.view.hoveredNode.value = "stem";
+    graph.cone.stop();
+    vi.advanceTimersByTime(1000);
+    expect(graph.cone.lit.value?.items).toBe(cone);
+    page.view.hoveredNode.value = null;
+    vi.advanceTimersByTime(1000);
+    expect(graph.cone.lit.value).toBeNull();
+    vi.useRealTimers();
   });
 
   it("goes from match to match, around, opening what is closed", () => {
