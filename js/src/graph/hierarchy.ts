@@ -28,6 +28,8 @@ export interface Item {
   group: GraphGroup | null;
   parent: Item | null;
   children: Item[];
+  /** Its place among the children of its parent. */
+  at: number;
   depth: number;
   /** How many nodes are in it. */
   leaves: number;
@@ -71,8 +73,7 @@ export function buildHierarchy(graph: Graph, apart: ReadonlySet<string> = new Se
   const groups = new Map(graph.groups.map((group) => [group.id, group]));
   const nodes = new Map(graph.nodes.map((node) => [node.id, node]));
   const placed = new Set<string>();
-  const plumbing = plumbingOf(graph);
-  const links = linksOf(graph);
+  const { links, plumbing } = read(graph);
 
   function add(item: Item): Item {
     items.set(item.id, item);
@@ -125,15 +126,15 @@ export function buildHierarchy(graph: Graph, apart: ReadonlySet<string> = new Se
 
   const root = grow(groups.get("") ?? null, "", null);
   settle(root, 0);
-  const wires = connect(graph, items, root);
+  connect(graph, items, root);
   return {
     graph,
     root,
     items,
     edges: graph.edges,
     of: (id) => items.get(id),
-    outgoing: (id) => wires.outgoing.get(id) ?? NOTHING,
-    incoming: (id) => wires.incoming.get(id) ?? NOTHING,
+    outgoing: links.outgoing,
+    incoming: links.incoming,
   };
 }
 
@@ -149,6 +150,7 @@ function fresh(id: string, kind: ItemKind, rep: string, parent: Item | null): It
     group: null,
     parent,
     children: [],
+    at: 0,
     depth: 0,
     leaves: 0,
     times: 1,
@@ -156,17 +158,36 @@ function fresh(id: string, kind: ItemKind, rep: string, parent: Item | null): It
   };
 }
 
-function linksOf(graph: Graph): Links {
-  const sources = new Map<string, string[]>();
-  const targets = new Map<string, string[]>();
-  for (const edge of graph.edges) {
-    push(sources, edge.target, edge.source);
-    push(targets, edge.source, edge.target);
-  }
-  return {
-    sources: (id) => sources.get(id) ?? [],
-    targets: (id) => targets.get(id) ?? [],
+interface Reading {
+  links: Links & Pick<Hierarchy, "outgoing" | "incoming">;
+  plumbing: ReadonlySet<string>;
+}
+
+/** What stays the same however the graph is drawn. */
+const readings = new WeakMap<Graph, Reading>();
+
+function read(graph: Graph): Reading {
+  const known = readings.get(graph);
+  if (known) return known;
+  const [sources, targets] = [new Map<string, string[]>(), new Map<string, string[]>()];
+  const [incoming, outgoing] = [new Map<string, number[]>(), new Map<string, number[]>()];
+  const nodes = new Set(graph.nodes.map((node) => node.id));
+  graph.edges.forEach(({ source, target }, raw) => {
+    if (source === target || !nodes.has(source) || !nodes.has(target)) return;
+    push(sources, target, source);
+    push(targets, source, target);
+    push(incoming, target, raw);
+    push(outgoing, source, raw);
+  });
+  const links = {
+    sources: (id: string) => sources.get(id) ?? [],
+    targets: (id: string) => targets.get(id) ?? [],
+    incoming: (id: string) => incoming.get(id) ?? NOTHING,
+    outgoing: (id: string) => outgoing.get(id) ?? NOTHING,
   };
+  const fresh = { links, plumbing: plumbingOf(graph, links) };
+  readings.set(graph, fresh);
+  return fresh;
 }
 
 /** Nodes and groups that no group lists, under the parent they name, or the root where that is unknown. */
@@ -225,50 +246,39 @@ function gather(kind: "fold" | "part" | "tray", members: Item[], parent: Item): 
 
 function settle(item: Item, depth: number): void {
   item.depth = depth;
-  for (const child of item.children) settle(child, depth + 1);
+  item.children.forEach((child, at) => {
+    child.at = at;
+    settle(child, depth + 1);
+  });
   if (item.kind !== "node") item.leaves = item.children.reduce((sum, child) => sum + child.leaves, 0);
 }
 
 /** Sends every edge down from the lowest group that holds both its ends, one level edge on each level it passes. */
-function connect(graph: Graph, items: Map<string, Item>, root: Item) {
-  const outgoing = new Map<string, number[]>();
-  const incoming = new Map<string, number[]>();
-  const place = new Map<Item, number>();
-  for (const item of items.values()) item.children.forEach((child, at) => void place.set(child, at));
-  const chains = new Map<string, Item[]>();
-  const chainOf = (id: string): Item[] => {
-    const known = chains.get(id);
-    if (known) return known;
-    const chain: Item[] = [];
-    for (let item = items.get(id) ?? null; item; item = item.parent) chain.push(item);
-    chain.reverse();
-    chains.set(id, chain);
-    return chain;
-  };
-
+function connect(graph: Graph, items: Map<string, Item>, root: Item): void {
   const passes: Pass[] = [];
-  graph.edges.forEach((edge, raw) => {
-    const from = chainOf(edge.source);
-    const to = chainOf(edge.target);
-    if (from[0] !== root || to[0] !== root || edge.source === edge.target) return;
-    push(outgoing, edge.source, raw);
-    push(incoming, edge.target, raw);
-    let shared = 1;
-    while (from[shared] && from[shared] === to[shared]) shared++;
-    const [a, b] = [from[shared], to[shared]];
-    if (!a || !b) return;
-    const base = { raw, producer: edge.source };
-    passes.push({ ...base, level: from[shared - 1] as Item, source: a, target: b });
-    for (let at = shared; at < from.length - 1; at++)
-      passes.push({ ...base, level: from[at] as Item, source: from[at + 1] as Item, target: null });
-    for (let at = shared; at < to.length - 1; at++)
-      passes.push({ ...base, level: to[at] as Item, source: null, target: to[at + 1] as Item });
+  const pass = (level: Item, source: Item | null, target: Item | null, raw: number, producer: string) => {
+    passes.push({ level, source, target, raw, producer });
+    if (!source) note(level.level.entries, producer);
+    if (!target) note(level.level.exits, producer);
+  };
+  graph.edges.forEach(({ source, target }, raw) => {
+    let [a, b] = [items.get(source), items.get(target)];
+    if (!a?.node || !b?.node || a === b) return;
+    while (a.parent !== b.parent) {
+      // The deeper of the two climbs, so that both come to the same level.
+      const [up, down]: [Item | null, Item | null] = [a.parent, b.parent];
+      if (!up || !down) return;
+      if (a.depth >= b.depth) {
+        pass(up, a, null, raw, source);
+        a = up;
+      } else {
+        pass(down, null, b, raw, source);
+        b = down;
+      }
+    }
+    pass(a.parent ?? root, a, b, raw, source);
   });
 
-  for (const pass of passes) {
-    if (!pass.source) note(pass.level.level.entries, pass.producer);
-    if (!pass.target) note(pass.level.level.exits, pass.producer);
-  }
   for (const item of items.values()) {
     for (const side of ["entries", "exits"] as const)
       if (item.level[side].length > PORTS_MAX) item.level[side] = ["*"];
@@ -280,8 +290,7 @@ function connect(graph: Graph, items: Map<string, Item>, root: Item) {
     const entry = (): number => children.length + Math.max(0, level.entries.indexOf(producer));
     const exit = (): number =>
       children.length + level.entries.length + Math.max(0, level.exits.indexOf(producer));
-    const a = source ? (place.get(source) as number) : entry();
-    const b = target ? (place.get(target) as number) : exit();
+    const [a, b] = [source ? source.at : entry(), target ? target.at : exit()];
     const here = merged.get(item) ?? new Map<string, LevelEdge>();
     merged.set(item, here);
     const key = `${a}>${b}>${producer}`;
@@ -293,7 +302,6 @@ function connect(graph: Graph, items: Map<string, Item>, root: Item) {
       level.edges.push(edge);
     }
   }
-  return { outgoing, incoming };
 }
 
 interface Pass {

@@ -7,18 +7,17 @@ import { type Item, leavesOf } from "./hierarchy";
 const RANDOM = /^(rand|normal|bernoulli|multinomial|poisson)/;
 const COUNTING = /^(u?int|bool)/;
 
-export function plumbingOf(graph: Graph): Set<string> {
-  const sources = new Map<string, string[]>();
-  const targets = new Map<string, string[]>();
-  for (const { source, target } of graph.edges) {
-    sources.set(target, [...(sources.get(target) ?? []), source]);
-    targets.set(source, [...(targets.get(source) ?? []), target]);
-  }
-  const nodes = new Map(graph.nodes.map((node) => [node.id, node]));
+/** Who reads a node, and what a node reads. */
+export interface Links {
+  sources(id: string): readonly string[];
+  targets(id: string): readonly string[];
+}
 
+export function plumbingOf(graph: Graph, links: Links): Set<string> {
+  const nodes = new Map(graph.nodes.map((node) => [node.id, node]));
   const learned = new Set<string>();
   for (const node of graph.nodes) {
-    if (holdsWeights(node) || sources.get(node.id)?.some((id) => learned.has(id))) learned.add(node.id);
+    if (holdsWeights(node) || links.sources(node.id).some((id) => learned.has(id))) learned.add(node.id);
   }
   if (learned.size === 0) return new Set();
 
@@ -29,13 +28,13 @@ export function plumbingOf(graph: Graph): Set<string> {
       const target = nodes.get(id);
       return feeding.has(id) || (target !== undefined && target.params > 0);
     };
-    if (!learned.has(node.id) && targets.get(node.id)?.some(feeds)) feeding.add(node.id);
+    if (!learned.has(node.id) && links.targets(node.id).some(feeds)) feeding.add(node.id);
   }
 
   const side = new Set<string>();
   for (const node of graph.nodes) {
     if (learned.has(node.id) || node.status === "failed") continue;
-    const from = sources.get(node.id) ?? [];
+    const from = links.sources(node.id);
     const aside =
       node.kind === "input"
         ? COUNTING.test(node.dtype) && !feeding.has(node.id)
@@ -52,12 +51,6 @@ function holdsWeights(node: GraphNode): boolean {
   return node.params > 0 || (node.kind === "constant" && node.op === "parameter");
 }
 
-/** Who reads a node, and what a node reads. */
-export interface Links {
-  sources(id: string): readonly string[];
-  targets(id: string): readonly string[];
-}
-
 /**
  * The members of a level that go into its tray, and where it stands: after the inputs that it reads. What needs a
  * sibling that stays outside stays outside too, as does a constant that is only read outside; one alone needs no
@@ -68,11 +61,11 @@ export function trayOf(
   plumbing: ReadonlySet<string>,
   links: Links,
 ): { tray: Item[]; at: number } | null {
-  const own = members.map(leavesOf);
-  const plain = own.map((leaves) => leaves.length > 0 && leaves.every((id) => plumbing.has(id)));
+  const plain = members.map((member) => isPlumbing(member, plumbing));
   const many = plain.filter(Boolean).length;
   if (many < 2 || many === members.length) return null;
 
+  const own = members.map(leavesOf);
   const home = new Map(own.flatMap((leaves, at) => leaves.map((id) => [id, at] as const)));
   const chosen = new Set<number>();
   let after = members.findIndex((member) => member.node?.kind !== "input");
@@ -92,4 +85,9 @@ export function trayOf(
   if (tray.length < 2) return null;
   const before = members.slice(0, after).filter((member) => !tray.includes(member));
   return { tray, at: before.length };
+}
+
+function isPlumbing(item: Item, plumbing: ReadonlySet<string>): boolean {
+  if (item.node) return plumbing.has(item.id);
+  return item.children.length > 0 && item.children.every((child) => isPlumbing(child, plumbing));
 }
