@@ -34,11 +34,6 @@ def check_model(model: object) -> None:
             raise InputError(
                 f"The parameter {name!r} has no shape yet.", hint="Run the model once: model(inputs)."
             )
-        if tensor.is_meta:
-            raise InputError(
-                f"The parameter {name!r} is on the meta device, without values.",
-                hint="Load the weights first.",
-            )
 
 
 def usable_device(device: torch.device | str | None) -> torch.device | None:

@@ -21,12 +21,13 @@ from nnviz_widget.engine.jobs import CancelToken, Jobs
 from nnviz_widget.engine.receptive import ReceptiveField, receptive_field
 from nnviz_widget.engine.recorder import record
 from nnviz_widget.engine.recording import Ref
+from nnviz_widget.engine.shapes import module_tree, record_shapes
 from nnviz_widget.engine.sharing import unwrap
-from nnviz_widget.engine.sources import adapt
+from nnviz_widget.engine.sources import Source, adapt
 from nnviz_widget.engine.trace import Trace
 from nnviz_widget.engine.twin import Twin
 from nnviz_widget.engine.units import Saliency, Units, locate
-from nnviz_widget.errors import InputError, ModelError, StaleError
+from nnviz_widget.errors import InputError, ModelError, NNVizError, OutOfMemoryError, StaleError
 
 if TYPE_CHECKING:
     import os
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.export import ExportedProgram
 
+    from nnviz_widget.engine.graph import Graph
     from nnviz_widget.engine.recording import Recording
     from nnviz_widget.engine.tiles import Tiles
 
@@ -89,13 +91,13 @@ class Engine:
 
     def __init__(
         self,
-        model: nn.Module | ExportedProgram | str | os.PathLike[str],
+        model: nn.Module | ExportedProgram | Source | str | os.PathLike[str],
         *,
         device: torch.device | str | None = None,
     ) -> None:
-        self._source = adapt(model)
+        self._source = model if isinstance(model, Source) else adapt(model)
         check_model(self._source.module)
-        self.model: Any = model
+        self.model: Any = self._source.given
         self.progress: Callable[[int, int], None] | None = None
         self._twin = Twin(self._source.module, device=usable_device(device))
         self._units = Units(self._twin, _default_budget(self._twin.device))
@@ -143,8 +145,11 @@ class Engine:
             raise InputError(f"memory_budget is a number of bytes, not {budget!r}.")
         self._units.budget = budget
 
-    def trace(self, *args: Any, **kwargs: Any) -> Trace:
+    def trace(self, *args: Any, shapes_only: bool = False, **kwargs: Any) -> Trace:
         """Run the model once and keep what happened inside.
+
+        Where memory does not suffice, and where weights have no values (the meta device), the pass is over
+        shapes alone: `Trace.kind` is then ``shapes`` and `Trace.note` says why.
 
         Parameters
         ----------
@@ -152,6 +157,8 @@ class Engine:
             Exactly as ``model(*args, **kwargs)`` takes them. Tensors are copied, and moved to the engine's
             device; NumPy arrays become tensors. Types are never converted: images of whole numbers, or of
             float64 for a float32 model, raise as they do in the model.
+        shapes_only : bool
+            Compute nothing: a graph with shapes, parameters and FLOPs, without any value.
 
         Returns
         -------
@@ -166,9 +173,17 @@ class Engine:
             There is no tensor among the inputs where one belongs.
         """
         args, kwargs = prepared(args, kwargs, self.device if self._twin.placed else None)
+        note = "Only shapes were asked for." if shapes_only else self._without_values()
+        if note:
+            return self._call(lambda token: self._trace_shapes(args, kwargs, note, token))
 
         def work(token: CancelToken) -> Trace:
-            recording, epoch, consistent = self._record(args, kwargs, token)
+            try:
+                recording, epoch, consistent = self._record(args, kwargs, token)
+            except (OutOfMemoryError, ModelError) as error:
+                if not _lacks_memory(error):
+                    raise
+                return self._shapes_instead(args, kwargs, error, token)
             mine = weakref.ref(self)
             trace = Trace(
                 recording,
@@ -181,6 +196,21 @@ class Engine:
             trace.consistent = consistent
             self._traces.add(trace)
             return trace
+
+        return self._call(work)
+
+    def tree(self) -> Graph:
+        """Return the model's modules and their parameters, without running it.
+
+        Returns
+        -------
+        Graph
+            Of kind ``tree``: groups and nodes, no shapes, no operations and no edges.
+        """
+
+        def work(_: CancelToken) -> Graph:
+            self._twin.sync()
+            return module_tree(self._twin.module)
 
         return self._call(work)
 
@@ -339,6 +369,37 @@ class Engine:
         except ModelError as error:
             raise advised(error, self._twin.module, args, kwargs) from error.__cause__
 
+    def _without_values(self) -> str:
+        """Return why the model cannot be run at all, or nothing."""
+        hollow = any(tensor.is_meta for tensor in unwrap(self._source.module).parameters())
+        return "The weights are on the meta device, without values." if hollow else ""
+
+    def _trace_shapes(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], note: str, token: CancelToken
+    ) -> Trace:
+        epoch = self._twin.sync()
+        module, progress = self._twin.module, self.progress
+        recording = record_shapes(module, args, kwargs, note=note, token=token, progress=progress)
+        mine = weakref.ref(self)
+        trace = Trace(
+            recording,
+            module_path=lambda part: _path(mine(), part),
+            epoch=epoch,
+            frozen=self._frozen(),
+        )
+        self._traces.add(trace)
+        return trace
+
+    def _shapes_instead(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], error: NNVizError, token: CancelToken
+    ) -> Trace:
+        """Return the shapes of a pass that memory did not suffice for; where these fail too, its error."""
+        note = "There is too little memory to run the model on this input."
+        try:
+            return self._trace_shapes(args, kwargs, note, token)
+        except NNVizError:
+            raise error from error.__cause__
+
     def _refresh(self) -> int:
         self._units.clear()
         return self._twin.refresh()
@@ -348,7 +409,9 @@ class Engine:
             raise InputError(f"Expected a trace of engine.trace(...), not {type(trace).__name__}.")
         if trace not in self._traces:
             raise InputError("This trace was made by another engine.", hint="Trace the input with this one.")
-        return trace.resolve(layer)
+        name = trace.resolve(layer)
+        trace.need_values()
+        return name
 
 
 @contextmanager
@@ -369,6 +432,12 @@ def _plain_mode(device: torch.device, threads: int) -> Iterator[None]:
         if device.type == "cuda":
             stack.enter_context(torch.cuda.device(device))
         yield
+
+
+def _lacks_memory(error: NNVizError) -> bool:
+    """Whether an error is that of a device, or of the machine, without memory for a tensor."""
+    cause = error.__cause__
+    return isinstance(error, OutOfMemoryError) or isinstance(cause, MemoryError) or "Allocator" in str(cause)
 
 
 def _default_budget(device: torch.device) -> int:

@@ -140,6 +140,9 @@ class Graph:
     ----------
     model : str
         Class name of the model.
+    kind : str
+        ``run``, or what it is instead: ``shapes`` (a pass over shapes alone, without values) or ``tree`` (the
+        modules and their parameters, without shapes, operations and edges).
     nodes : list of Node
         In order of execution; every edge goes from an earlier to a later node.
     edges : list of Edge
@@ -152,6 +155,7 @@ class Graph:
     nodes: list[Node] = field(default_factory=list)
     edges: list[Edge] = field(default_factory=list)
     groups: list[Group] = field(default_factory=list)
+    kind: str = "run"
 
     def __getitem__(self, name: str) -> Node | Group:
         """Return the node or group of this id; ``KeyError`` where there is none."""
@@ -175,6 +179,7 @@ class Graph:
         """Return the graph as JSON-able plain data (tuples become lists)."""
         return {
             "model": self.model,
+            "kind": self.kind,
             "nodes": [_plain(node) for node in self.nodes],
             "edges": [_plain(edge) for edge in self.edges],
             "groups": [_plain(group) for group in self.groups],
@@ -185,6 +190,7 @@ class Graph:
         """Read back what `to_dict` wrote; unknown keys are an error, missing ones take their defaults."""
         return cls(
             model=data.get("model", ""),
+            kind=data.get("kind", "run"),
             nodes=[
                 Node(
                     **{
@@ -248,12 +254,13 @@ def _shapes(shapes: Any) -> list[Shape]:
     return [tuple(shape) for shape in shapes]
 
 
-def fold_siblings(graph: Graph) -> None:
+def fold_siblings(graph: Graph, *, in_order: bool = False) -> None:
     """Set `Group.fold`: siblings that follow each other, feed each other and are built alike stand for one.
 
     Alike means: the same classes, operations, hints, parameters and output shapes inside, wired the same
     way. So the blocks of a transformer fold, a block with a downsampling branch does not fold with those
-    without, and parallel branches (which do not feed each other) never fold.
+    without, and parallel branches (which do not feed each other) never fold. Where no edges are known
+    (`in_order`), to follow each other is enough.
     """
     nodes = {node.id: node for node in graph.nodes}
     groups = {group.id: group for group in graph.groups}
@@ -303,7 +310,7 @@ def fold_siblings(graph: Graph) -> None:
         return signatures[group.id]
 
     def alike(a: Group, b: Group) -> bool:
-        return (a.id, b.id) in linked and signature(a) == signature(b)
+        return (in_order or (a.id, b.id) in linked) and signature(a) == signature(b)
 
     for group in graph.groups:
         run: list[Group] = []

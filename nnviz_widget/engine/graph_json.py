@@ -67,6 +67,7 @@ def pack(graph: Graph) -> dict[str, Any]:
         "format": FORMAT,
         "version": VERSION,
         "model": graph.model,
+        **({"kind": graph.kind} if graph.kind != "run" else {}),
         "texts": texts.values,
         "shapes": [list(shape) for shape in shapes.values],
         **tables,
@@ -100,6 +101,7 @@ def unpack(data: Mapping[str, Any]) -> Graph:
     }
     return Graph(
         model=data["model"],
+        kind=data.get("kind", "run"),
         nodes=_rows(Node, data["nodes"], read),
         edges=_rows(Edge, data["edges"], read),
         groups=_rows(Group, data["groups"], read),

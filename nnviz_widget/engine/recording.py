@@ -203,6 +203,8 @@ class Recording:
         False after a stop, a cancel or a failure.
     failed : str
         Id of the node or group at which the model raised, else empty.
+    kind, note : str
+        ``run``, or ``shapes`` for a pass without values; and why there are none.
     weights : list of Weight
         Parameters and buffers of the model that ran, each once; known when the graph is.
     """
@@ -218,6 +220,8 @@ class Recording:
     consistent: bool = True
     complete: bool = True
     failed: str = ""
+    kind: str = "run"
+    note: str = ""
     weights: list[Weight] = field(default_factory=list)
     root: Frame | None = None
     _graph: Graph | None = None
@@ -230,6 +234,7 @@ class Recording:
 
             assert self.root is not None
             self._graph = assemble(self)
+            self._graph.kind = self.kind
             self.weights = list(_weights(self.root.module))
             self.root = None  # it holds on to the modules
         return self._graph

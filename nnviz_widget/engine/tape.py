@@ -199,7 +199,7 @@ class Tape(TorchFunctionMode):
                 outputs.append(tensor)
         if written:
             op.inplace = True
-        elif type(result) in _ORDINARY and self.memory.find(result) is not None:
+        elif _is_ordinary(result) and self.memory.find(result) is not None:
             # A call that had nothing to do (dropout in eval, `.contiguous()`) gave back its argument.
             # Another object for the same data keeps the way past this call apart from the way through it.
             op.kind = "identity"
@@ -375,6 +375,11 @@ class Tape(TorchFunctionMode):
         op.outputs = (spec_of(tensor),)
         self.memory.bind(tensor, Ref(op.index), foreign=self.memory.is_foreign(of))
         return Ref(op.index)
+
+
+def _is_ordinary(result: Any) -> bool:
+    # By name: what fakes are made of takes a while to import.
+    return type(result) in _ORDINARY or type(result).__name__ == "FakeTensor"
 
 
 def spec_of(tensor: Tensor) -> Spec:

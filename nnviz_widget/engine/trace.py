@@ -16,7 +16,7 @@ from torch import nn
 from nnviz_widget.engine.axes import channel_axes
 from nnviz_widget.engine.recording import tensors_of
 from nnviz_widget.engine.statistics import Stats, statistics
-from nnviz_widget.errors import InputError, UnknownLayerError, nearest
+from nnviz_widget.errors import InputError, NNVizError, UnknownLayerError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -64,6 +64,10 @@ class Trace:
         False where weights moved while the pass ran.
     complete : bool
         False for the part of a pass that failed.
+    kind : str
+        ``run``, or ``shapes``: a pass over shapes alone, where every question about values raises.
+    note : str
+        Why there are only shapes, for people; empty for a run.
     """
 
     def __init__(
@@ -88,6 +92,8 @@ class Trace:
         self.seconds = recording.seconds
         self.consistent = recording.consistent
         self.complete = recording.complete
+        self.kind = recording.kind
+        self.note = recording.note
         self.epoch = epoch
         self._module_path = module_path
         self._recompute = recompute
@@ -167,13 +173,29 @@ class Trace:
             Nothing of that name ran.
         InputError
             It gave no tensor, or its activation was not kept and cannot be computed again.
+        NNVizError
+            The trace has shapes only.
         """
         name = self.resolve(layer, call)
+        self.need_values()
         try:
             tensor = self._activations[name]
         except KeyError:
             tensor = self._again(name)
         return tensor.detach() if tensor.requires_grad else tensor
+
+    def need_values(self) -> None:
+        """Raise `NNVizError` where this trace has shapes only."""
+        if self.kind != "run":
+            raise NNVizError(
+                f"This trace has shapes and no values. {self.note}".strip(),
+                hint="The graph, its parameters and its FLOPs are known; run the model for the rest.",
+            )
+
+    def label(self, kind: str, note: str) -> None:
+        """Say what kind of trace this is, before its graph is drawn."""
+        self.kind = self._recording.kind = kind
+        self.note = self._recording.note = note
 
     def holds(self, layer: str | nn.Module, call: int = 0) -> bool:
         """Whether the activation is at hand: asking for it runs no model."""

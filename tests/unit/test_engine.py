@@ -59,7 +59,6 @@ def only(found: Tensor | tuple[Tensor, ...]) -> Tensor:
         (lambda x: x, "not function"),
         ("resnet18", "not str"),
         (nn.LazyLinear(3), "Run the model once"),
-        (nn.Linear(2, 2, device="meta"), "Load the weights first"),
     ],
 )
 def test_what_is_no_model_is_refused_with_what_to_do(model: Any, message: str) -> None:

@@ -34,6 +34,8 @@ class Source:
         The module to look into; whatever was given, where it is none of the kinds known here.
     note : str
         What the user should know about it, for people; empty where the model runs as it was given.
+    given : object
+        The model as it was given.
     path_of : callable, optional
         Path of a part of what was given, such as a layer of Keras, that is no module of `module`; None for
         strangers.
@@ -41,6 +43,7 @@ class Source:
 
     module: Any
     note: str = ""
+    given: Any = None
     path_of: Callable[[object], str | None] | None = None
 
 
@@ -59,29 +62,32 @@ def adapt(model: Any) -> Source:
     ImportError
         The package that reads this kind of model is not installed; names the extra that brings it.
     """
-    if isinstance(model, (str, os.PathLike)):
+    if isinstance(model, os.PathLike) or (isinstance(model, str) and model.endswith(".onnx")):
         from nnviz_widget.engine.sources.onnx_files import load_onnx  # noqa: PLC0415  an extra
 
-        return Source(load_onnx(model), "It was read from ONNX: names and parts are those of the file.")
+        note = "It was read from ONNX: names and parts are those of the file."
+        return Source(load_onnx(model), note, model)
     if _comes_from("torch.export", "ExportedProgram", model):
         from nnviz_widget.engine.sources.exported import runnable  # noqa: PLC0415  takes a second to import
 
-        return Source(*runnable(model))
+        return Source(*runnable(model), model)
     if _comes_from("keras", "Layer", model):
         from nnviz_widget.engine.sources.keras_layers import view_of  # noqa: PLC0415  an extra
 
         view = view_of(model)
-        return Source(view, "It is shown with the layers of Keras as its parts.", view.path_of)
+        return Source(view, "It is shown with the layers of Keras as its parts.", model, view.path_of)
     if not isinstance(model, nn.Module):
-        return Source(model)
+        return Source(model, given=model)
     inner = unwrap(model)
     words = [f"It is shown without its wrapper {name}." for name in wrappers(model)]
     if isinstance(inner, torch.jit.ScriptModule):
         from nnviz_widget.engine.sources.scripted import around  # noqa: PLC0415  seldom
 
         words.append("It is compiled by TorchScript, so it is one node: its inside cannot be seen.")
-        return Source(around(inner), " ".join(words), lambda part: "scripted" if part is inner else None)
-    return Source(model, " ".join(words))
+        return Source(
+            around(inner), " ".join(words), model, lambda part: "scripted" if part is inner else None
+        )
+    return Source(model, " ".join(words), model)
 
 
 def _comes_from(module: str, name: str, model: object) -> bool:
