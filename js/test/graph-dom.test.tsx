@@ -35,8 +35,8 @@ function page(graph: Graph) {
   const fire = (id: string, event: Event) => act(() => void get(id).dispatchEvent(event));
   const click = (id: string) => fire(id, new MouseEvent("click", { bubbles: true }));
   const twice = (id: string) => fire(id, new MouseEvent("dblclick", { bubbles: true }));
-  const key = (id: string, name: string) =>
-    fire(id, new KeyboardEvent("keydown", { key: name, bubbles: true }));
+  const key = (id: string, name: string, modifiers: KeyboardEventInit = {}) =>
+    fire(id, new KeyboardEvent("keydown", { key: name, bubbles: true, ...modifiers }));
   const focus = () => root.querySelector<HTMLElement>('.nn-node[tabindex="0"]')?.dataset.node;
   return { store, synced, asked, find, get, click, twice, key, focus, fire, graph: graphOf(store) };
 }
@@ -111,6 +111,67 @@ describe("GraphView", () => {
     key("layer2.0.downsample", "Backspace");
     expect(focus()).toBe("layer2.0");
     expect(find("layer2.0.downsample")).toBeNull();
+  });
+
+  it("takes one block out of its stack with a mark of it, all with Shift, and none out of the focus", () => {
+    const { get, find, key, synced } = page(transformer(12));
+    const marks = get("model.h.11").querySelectorAll<HTMLElement>(".nn-pips [data-member]");
+    expect(marks).toHaveLength(12);
+    act(() => marks[5]?.click());
+    expect(get("model.h.5").dataset.open).toBe("true");
+    expect(get("model.h.11").dataset.fold).toBe("6");
+    expect(synced.selection.value.layer).toBeNull();
+    key("model.h.5", "Backspace");
+    expect(get("model.h.11").dataset.fold).toBe("12");
+    key("model.h.11", "Enter");
+    expect(get("model.h.0").dataset.open).toBe("true");
+    expect(document.activeElement).toBe(get("model.h.0"));
+    key("model.h.0", "Backspace");
+    expect(document.activeElement).toBe(get("model.h.11"));
+    key("model.h.11", "Enter", { shiftKey: true });
+    expect(get("model.h.3").dataset.open).toBe("false");
+    expect(find("model.h.11")?.dataset.fold).toBeUndefined();
+  });
+
+  it("enters a group alone with Alt, and leaves it step by step or by its crumbs", () => {
+    const { get, find, key, fire } = page(resnet());
+    get("layer2").focus();
+    key("layer2", "Enter", { altKey: true });
+    expect(find("conv1")).toBeNull();
+    fire("layer2.0", new MouseEvent("dblclick", { bubbles: true, altKey: true }));
+    const crumbs = () =>
+      [...root.querySelectorAll(".nn-crumb:not(.nn-crumb-out)")].map((one) => one.textContent);
+    expect(crumbs()).toEqual(["ResNet", "layer2", "layer2.0"]);
+    expect(find("layer2")).toBeNull();
+    key("layer2.0", "Backspace");
+    expect(crumbs()).toEqual(["ResNet", "layer2"]);
+    expect(document.activeElement).toBe(get("layer2.0"));
+    act(() => root.querySelector<HTMLElement>("button.nn-crumb")?.click());
+    expect(crumbs()).toEqual([]);
+    expect(get("conv1")).not.toBeNull();
+  });
+
+  it("draws from left to right at the press of a button, and the arrows follow", () => {
+    const { get, key, focus } = page(resnet());
+    const button = () => root.querySelector<HTMLElement>('.nn-tool[aria-label="from left to right"]');
+    act(() => button()?.click());
+    expect(button()).toBeNull();
+    expect(get("conv1").dataset.narrow).toBe("true");
+    key("input", "ArrowRight");
+    expect(focus()).toBe("conv1");
+    key("conv1", "ArrowDown");
+    expect(focus()).toBe("conv1");
+    key("conv1", "ArrowLeft");
+    expect(focus()).toBe("input");
+  });
+
+  it("selects what made the tensor on an edge that is clicked", () => {
+    const { synced } = page(resnet());
+    const edge = [...root.querySelectorAll(".nn-hit")].find((one) =>
+      one.getAttribute("data-segment")?.endsWith(">maxpool"),
+    );
+    act(() => void edge?.dispatchEvent(new MouseEvent("click", { bubbles: true })));
+    expect(synced.selection.value.layer).toBe("maxpool");
   });
 
   it("leaves keys with modifiers to the browser and the notebook", () => {

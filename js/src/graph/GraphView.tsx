@@ -111,6 +111,7 @@ function pointing(graph: GraphController) {
       const button = buttonAt(event);
       const segment = item ? undefined : segmentAt(event);
       const member = graph.itemOf(button?.dataset.member ?? null);
+      if (item?.kind === "fold" && button) graph.holdFocus();
       if (member) graph.takeOut(member);
       else if (item && button && event.shiftKey && item.kind === "fold") graph.unfold(item);
       else if (item && button) graph.toggle(item.id);

@@ -239,7 +239,7 @@ export class GraphController {
     const fold = member.parent;
     if (fold?.kind !== "fold") return;
     const apart = new Set(this.apart.peek()).add(member.id);
-    this.change(this.opened(member), fold.id, member.id, apart);
+    this.focused.value = this.change(this.opened(member), fold.id, member.id, apart);
     this.showWidth(member.id);
     this.announce(`${nameOf(member)} opened, ${fold.children.length - 1} like it stay folded`);
   }
