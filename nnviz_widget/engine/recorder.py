@@ -23,6 +23,7 @@ from torch.utils.hooks import RemovableHandle
 
 from nnviz_widget.engine.activations import version_of
 from nnviz_widget.engine.details import type_name
+from nnviz_widget.engine.eager import uncompiled
 from nnviz_widget.engine.failure import model_error, user_line
 from nnviz_widget.engine.memory import Kept
 from nnviz_widget.engine.recording import STATE, Frame, Op, Recording, Ref, tensors_of
@@ -153,7 +154,7 @@ class _Recorder:
                 args, kwargs = tree_map(_unleaf if grad else _same, (args, kwargs))
                 self._bind_inputs(args, kwargs, grad=grad)
                 self._hang_hooks(handles)
-                with self.tape:
+                with uncompiled(self.module), self.tape:
                     output = self.module(*args, **kwargs)
                 self.check()
                 recording.output = self._finish(output)

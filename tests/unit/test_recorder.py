@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import prune
+from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
+from nnviz_widget.engine.engine import Engine
 from nnviz_widget.engine.recorder import record
 from nnviz_widget.engine.recording import Ref
 from nnviz_widget.engine.statistics import statistics
@@ -325,6 +327,75 @@ def test_attention_of_torch_is_recorded_part_by_part_without_its_fast_path() -> 
     assert graph["encoder.layers.1"].children[0] == "encoder.layers.1.self_attn"
     assert {"const:token", "const:position"} <= set(ids(graph))
     assert graph["const:position"].params == 17 * 8
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.filterwarnings("ignore:None of the inputs")
+def test_a_checkpointed_part_is_recorded_once(reentrant: bool) -> None:
+    class Checkpointed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(checkpoint(self.body, x, use_reentrant=reentrant))
+
+    assert edges(draw(Checkpointed, rows())) == {
+        ("input", "body.0"), ("body.0", "body.1"), ("body.1", "head"), ("head", "output"),
+    }  # fmt: skip
+
+
+def test_attention_across_two_sequences_has_their_shapes_and_gives_its_weights() -> None:
+    graph = draw(lambda: Across(nn.MultiheadAttention(8, 2, batch_first=True)),
+                 torch.randn(1, 3, 8), torch.randn(1, 5, 8))  # fmt: skip
+    assert graph["attention"].input_shapes == [(1, 3, 8), (1, 5, 8)]
+    assert graph["attention"].output_shapes == [(1, 3, 8), (1, 3, 5)]
+    assert edges(graph) == {
+        ("input:0", "attention"), ("input:1", "attention"),
+        ("attention", "output:0"), ("attention", "output:1"),
+    }  # fmt: skip
+
+
+class Across(nn.Module):
+    """Attends from one sequence to another."""
+
+    def __init__(self, attention: nn.Module) -> None:
+        super().__init__()
+        self.attention = attention
+
+    def forward(self, x: Tensor, y: Tensor) -> Any:
+        return self.attention(x, y, y)
+
+
+class CompiledParts(nn.Module):
+    """Compiles a method, an attribute, and a part as a whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = (nn.Linear(4, 4) for _ in range(3))
+        self.attribute = torch.compile(self.plain, backend="eager")
+        self.third.compile(backend="eager")
+
+    def plain(self, x: Tensor) -> Tensor:
+        return self.second(x)
+
+    @torch.compile(backend="eager")
+    def forward(self, x: Tensor) -> Tensor:
+        return self.third(self.attribute(self.first(x).relu()))
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_is_compiled_is_recorded_as_it_was_written_and_stays_compiled() -> None:
+    model = seeded(CompiledParts)
+    inside = {name: dict(vars(part)) for name, part in model.named_modules()}
+    graph = record(model, (rows(),)).graph
+    assert ids(graph) == ["input", "first", "/relu", "second", "third", "output"]
+    assert {name: dict(vars(part)) for name, part in model.named_modules()} == inside
+    with Engine(model) as engine:
+        trace = engine.trace(rows())
+        assert trace.graph == graph
+        assert engine.unit_saliency(trace, "second", 1).shape == (2, 4)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
