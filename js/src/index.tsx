@@ -8,6 +8,7 @@ import { type Synced, synced, type WidgetModel } from "./state/synced";
 import { WireClient } from "./wire/client";
 import "./theme.css";
 import "./graph/graph.css";
+import "./graph/export.css";
 import "./maps/maps.css";
 import "./panels/panels.css";
 

@@ -52,7 +52,7 @@ export function ExportMenu({ store, root }: { store: Store; root: RefObject<HTML
 
   function walk(step: number): void {
     const items = [...(menu.current?.querySelectorAll("button") ?? [])];
-    const at = items.indexOf(document.activeElement as HTMLButtonElement);
+    const at = items.findIndex((item) => item.matches(":focus"));
     items[(at + step + items.length) % items.length]?.focus();
   }
 

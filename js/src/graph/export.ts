@@ -6,6 +6,7 @@ export type Part = "whole" | "shown";
 export type Format = "svg" | "png";
 
 const SVG = "http://www.w3.org/2000/svg";
+const MARKS = ["data-selected", "data-near", "data-found"];
 const MARGIN = 16;
 const PNG_SCALE = 2;
 /** More than that no browser draws. */
@@ -46,8 +47,28 @@ export async function exportDrawing(
 
 /** The text of the SVG. */
 export function drawingSvg(stage: HTMLElement, part: Part, name: string): string {
-  const svg = new Scribe(stage).draw(part, name);
-  return `<?xml version="1.0" encoding="UTF-8"?>\n${new XMLSerializer().serializeToString(svg)}\n`;
+  const mark = unmarked(stage);
+  try {
+    const svg = new Scribe(stage).draw(part, name);
+    return `<?xml version="1.0" encoding="UTF-8"?>\n${new XMLSerializer().serializeToString(svg)}\n`;
+  } finally {
+    mark();
+  }
+}
+
+/** Takes off what selecting, pointing and searching put on the cards; returns how to bring it back. */
+function unmarked(stage: HTMLElement): () => void {
+  const undo: Array<() => void> = [];
+  for (const mark of MARKS) {
+    for (const card of stage.querySelectorAll(`.nn-node[${mark}]`)) {
+      const value = card.getAttribute(mark) ?? "";
+      card.removeAttribute(mark);
+      undo.push(() => card.setAttribute(mark, value));
+    }
+  }
+  return () => {
+    for (const step of undo) step();
+  };
 }
 
 async function settled(stage: HTMLElement): Promise<void> {
@@ -107,8 +128,8 @@ export function readColour(value: string): Colour | null {
 
 /** What any other way to write a colour looks like. */
 function pixelOf(value: string): number[] {
-  const pen = document.createElement("canvas").getContext("2d");
-  if (!pen || value === "none") return [0, 0, 0, 0];
+  const pen = value === "none" ? null : document.createElement("canvas").getContext("2d");
+  if (!pen) return [0, 0, 0, 0];
   pen.fillStyle = value;
   pen.fillRect(0, 0, 1, 1);
   const [r = 0, g = 0, b = 0, a = 0] = pen.getImageData(0, 0, 1, 1).data;
@@ -284,13 +305,9 @@ class Scribe {
     const group = make("g", { transform: `translate(${short(x)} ${short(y)})` });
     for (const line of lines.querySelectorAll<SVGPathElement>("path:not(.nn-hit)")) {
       const style = getComputedStyle(line);
-      const [inside, edge] = [readColour(style.fill), readColour(style.stroke)];
-      const stroke = edge && { stroke: edge.paint, "stroke-opacity": edge.opacity };
-      const width = { "stroke-width": Number.parseFloat(style.strokeWidth) };
-      const dash = style.strokeDasharray === "none" ? {} : { "stroke-dasharray": style.strokeDasharray };
       const d = line.getAttribute("d") ?? "";
-      if (d)
-        group.append(make("path", { d, ...fill(inside), ...(stroke && { ...stroke, ...width, ...dash }) }));
+      if (!d) continue;
+      group.append(make("path", { d, ...fill(readColour(style.fill)), ...stroke(style) }));
     }
     for (const tag of lines.querySelectorAll<SVGTextElement>("text")) {
       const style = getComputedStyle(tag);
@@ -382,6 +399,17 @@ function fonts(family: string): string {
 function fill(colour: Colour | null): Record<string, string | number> {
   if (!colour) return { fill: "none" };
   return colour.opacity < 1 ? { fill: colour.paint, "fill-opacity": colour.opacity } : { fill: colour.paint };
+}
+
+function stroke(style: CSSStyleDeclaration): Record<string, string | number> {
+  const colour = readColour(style.stroke);
+  if (!colour) return {};
+  return {
+    stroke: colour.paint,
+    "stroke-opacity": colour.opacity,
+    "stroke-width": Number.parseFloat(style.strokeWidth),
+    ...(style.strokeDasharray !== "none" && { "stroke-dasharray": style.strokeDasharray }),
+  };
 }
 
 function grown({ x, y, width, height }: Box, by: number): Box {

@@ -2,6 +2,7 @@
 
 import type { RefObject } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
+import { ExportMenu } from "../graph/ExportMenu";
 import { count, shape } from "../maps/format";
 import type { Store } from "../state/store";
 import { SearchBox } from "./SearchBox";
@@ -17,6 +18,7 @@ export function TopBar({ store, root }: { store: Store; root: Root }) {
       </h2>
       <span class="nn-bar-facts nn-soft">{info && facts(info)}</span>
       <SearchBox store={store} />
+      <ExportMenu store={store} root={root} />
       <FullWindow root={root} />
       <button
         type="button"
