@@ -6,7 +6,7 @@ import { findItems } from "../src/graph/search";
 import { categoryOf, formOf, hintOf, labelOf, nameOf, outputShape, timesOf } from "../src/graph/words";
 import type { Store } from "../src/state/store";
 import type { Graph } from "../src/state/synced";
-import { chain, Draft, densenet, flat, inception, resnet, storeOf, transformer, unet } from "./graphs";
+import { chain, Draft, densenet, flat, gpt2, inception, resnet, storeOf, transformer, unet } from "./graphs";
 
 const item = (graph: Graph, id: string) => buildHierarchy(graph).items.get(id) as Item;
 
@@ -145,6 +145,14 @@ describe("the groups that are open at first", () => {
     const { open, visible } = opened(transformer(12));
     expect(open).toEqual(["model"]);
     expect(visible).toBeLessThanOrEqual(15);
+  });
+
+  it("opens GPT-2 on one page: its plumbing in a tray, its blocks in a stack", () => {
+    const { open, visible } = opened(gpt2());
+    expect(open).toEqual(["transformer"]);
+    expect(visible).toBe(14);
+    const { children } = item(gpt2(), "transformer");
+    expect(children.map((child) => child.kind).filter((kind) => kind !== "node")).toEqual(["tray", "fold"]);
   });
 
   it("never shows more than sixty", () => {

@@ -268,6 +268,46 @@ export function transformer(blocks = 12): Graph {
   return d.done();
 }
 
+/** GPT-2 of Hugging Face as it is recorded: positions come from a counter, and shapes change on the way. */
+export function gpt2(blocks = 12): Graph {
+  const d = new Draft("GPT2LMHeadModel");
+  const ids = d.input([1, 8]);
+  const width: Shape = [1, 8, 32];
+  let x = d.group("transformer", "GPT2Model", () => {
+    const words = d.module("wte", "Embedding", d.op("view", [ids]), width);
+    const counter = d.constant("transformer/arange", [8]);
+    const places = d.op("unsqueeze", [d.op("add", [counter])], [1, 8]);
+    const sum = d.op("add", [words, d.op("to", [d.module("wpe", "Embedding", places, width)])]);
+    let y = d.module("drop", "Dropout", sum);
+    for (let at = 0; at < blocks; at++) {
+      const from = y;
+      y = d.group(
+        `h.${at}`,
+        "GPT2Block",
+        () => {
+          const attended = d.group("attn", "GPT2Attention", () =>
+            d.module("c_proj", "Linear", d.module("c_attn", "Linear", d.module("ln_1", "LayerNorm", from))),
+          );
+          const middle = d.op("add", [attended, from]);
+          const mlp = d.module("mlp", "Linear", d.module("ln_2", "LayerNorm", middle));
+          return d.op("add", [middle, mlp]);
+        },
+        blocks,
+      );
+    }
+    return d.op("view", [d.module("ln_f", "LayerNorm", y)]);
+  });
+  x = d.module("lm_head", "Linear", d.op("getitem", [x]), [1, 8, 100]);
+  d.output(x);
+  const graph = d.done();
+  for (const node of graph.nodes) {
+    if (node.kind === "constant") node.op = "arange";
+    if (node.type === "Embedding" || node.type === "Linear") node.params = 32;
+    if (node.kind === "input") node.dtype = "int64";
+  }
+  return graph;
+}
+
 /** Branches that cross and skip each other: neither chain nor parallel. */
 export function tangled(width = 5, depth = 6): Graph {
   const d = new Draft("Tangled");
@@ -307,6 +347,7 @@ export const SAMPLES: Record<string, () => Graph> = {
   inception,
   unet: () => unet(),
   transformer: () => transformer(),
+  gpt2: () => gpt2(),
   tangled: () => tangled(),
   flat: () => flat(300),
 };
