@@ -399,8 +399,10 @@ describe("the graph of a view", () => {
   it("goes straight to the node at which the model raised", () => {
     const graph = resnet();
     Object.assign(graph.nodes.find((node) => node.id === "layer3.0.conv2") ?? {}, { status: "failed" });
-    const { drawn } = view(graph);
+    const { drawn, toggle } = view(graph);
     expect(drawn()).toContain("layer3.0.conv2");
+    toggle("layer3");
+    expect(drawn()).not.toContain("layer3.0.conv2");
   });
 
   it("selects the last block for a stack of identical ones", () => {
@@ -442,6 +444,17 @@ describe("the graph of a view", () => {
     expect(drawn()).toContain("model.h.4.attn.q");
     expect(drawn()).toContain("fold:model.h.5");
     expect(graph.ring.value).toEqual({ id: "model.h.4.attn.q", exact: true });
+  });
+
+  it("does not go back to where the model raised when a stack is taken apart", () => {
+    const graph = transformer(12);
+    Object.assign(graph.nodes.at(-2) ?? {}, { status: "failed" });
+    const { drawn, toggle } = view(graph);
+    expect(drawn()).toContain("model.h.11");
+    toggle("model.h.11");
+    toggle("fold:model.h.0");
+    expect(drawn()).toContain("model.h.0.attn");
+    expect(drawn()).not.toContain("model.h.11");
   });
 
   it("keeps what is out of its stack for a new run, and forgets it for another model", () => {

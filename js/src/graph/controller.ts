@@ -1,64 +1,32 @@
-// What the graph of one view knows and does, without any element: which tree is drawn and where, what is lit, found
-// and focused, and the actions behind clicks and keys. GraphView draws it; the top bar and tests call it.
+// What the graph of one view does, without any element: what of its picture is lit, found and in sight, and the
+// actions behind clicks and keys. GraphView draws it; the top bar and tests call it.
 
 import { batch, computed, effect, type ReadonlySignal, signal, untracked } from "@preact/signals";
 import type { Store } from "../state/store";
 import type { Graph } from "../state/synced";
 import { type Cone, ConeLight, coneOf } from "./cone";
 import { Glider } from "./glider";
-import {
-  above,
-  buildHierarchy,
-  canOpen,
-  type Hierarchy,
-  type Item,
-  isOpen,
-  shownFor,
-  within,
-} from "./hierarchy";
-import { type Direction, type Drawing, type DrawnBox, Layouter, type Segment } from "./layout";
+import { above, buildHierarchy, canOpen, type Item, isOpen, shownFor, within } from "./hierarchy";
+import type { Direction, DrawnBox, Segment } from "./layout";
 import { beside, type Lit, light, neighbours, type Side } from "./near";
-import { openAtFirst, outOfFolds, withinBounds, withOnlyChildren } from "./opening";
+import { openAtFirst, outOfFolds, withOnlyChildren } from "./opening";
+import { Picture } from "./picture";
 import { countInside, findItems } from "./search";
-import {
-  centred,
-  close,
-  home,
-  inSight,
-  type Rect,
-  type Size,
-  scaled,
-  type Viewport,
-  whole,
-} from "./viewport";
-import { hasStrip, nameOf } from "./words";
+import { centred, close, home, inSight, type Size, scaled, type Viewport, whole } from "./viewport";
+import { nameOf } from "./words";
 
-const ASIDE = 40;
 const SETTLE_MS = 400;
 
 const DARK: Lit = { segments: new Set(), near: new Set() };
 
-export class GraphController {
-  readonly hierarchy = signal<Hierarchy | null>(null);
-  /** Shifts the drawing so that what was clicked stays where it is when something opens above it. */
-  readonly origin = signal<readonly [x: number, y: number]>([0, 0]);
+export class GraphController extends Picture {
   readonly viewport = signal<Viewport>({ k: 1, x: 0, y: 0 });
   readonly pane = signal<Size>({ width: 0, height: 0 });
-  /** The item that Tab comes to. */
-  readonly focused = signal<string | null>(null);
   /** Which of the matches was gone to last. */
   readonly match = signal(-1);
   readonly hoveredWire = signal<Segment | null>(null);
-  readonly direction = signal<Direction>("down");
-  /** Siblings that were taken out of their stacks. */
-  readonly apart = signal<ReadonlySet<string>>(new Set());
-  /** Groups that were entered, each from the one before; the last is drawn alone. */
-  readonly entered = signal<readonly string[]>([]);
   readonly cone = new ConeLight();
 
-  /** The group that is drawn alone. */
-  readonly alone: ReadonlySignal<Item | null>;
-  readonly drawing: ReadonlySignal<Drawing | null>;
   /** The item that wears the ring: the selected one, or the closed one that holds it. */
   readonly ring: ReadonlySignal<{ id: string; exact: boolean } | null>;
   readonly lit: ReadonlySignal<Lit>;
@@ -69,7 +37,6 @@ export class GraphController {
   /** Set by the view: puts the focus on an item's element. */
   onFocus: (id: string) => void = () => undefined;
 
-  private readonly layouter: ReadonlySignal<Layouter | null>;
   private words = "";
   private arrived = false;
   /** Set until the view has put the focus back. */
@@ -80,14 +47,8 @@ export class GraphController {
   private readonly undo: Array<() => void> = [];
 
   constructor(readonly store: Store) {
+    super(store.view);
     const { view, synced } = store;
-    this.alone = computed(() => this.itemOf(this.entered.value.at(-1) ?? null, this.hierarchy.value) ?? null);
-    this.layouter = computed(() =>
-      this.hierarchy.value ? new Layouter(this.hierarchy.value, this.direction.value) : null,
-    );
-    this.drawing = computed(
-      () => this.layouter.value?.draw(view.open.value, this.alone.value ?? undefined) ?? null,
-    );
     this.ring = computed(() => {
       const item = this.itemOf(synced.selection.value.layer, this.hierarchy.value);
       if (!item) return null;
@@ -116,6 +77,7 @@ export class GraphController {
   private follow(): void {
     const { view, synced } = this.store;
     const placed = computed(() => this.pane.value.width > 0);
+    const failed = computed(() => this.hierarchy.value && whereFailed(this.hierarchy.value.graph));
     this.undo.push(
       effect(() => {
         const graph = synced.graph.value;
@@ -144,8 +106,8 @@ export class GraphController {
       }),
       effect(() => {
         // A forward that raised: straight to where it did.
-        const failed = this.hierarchy.value ? whereFailed(this.hierarchy.value.graph) : undefined;
-        if (failed !== undefined && placed.value) untracked(() => this.reveal(failed));
+        const id = failed.value;
+        if (id && placed.value) untracked(() => this.reveal(id));
       }),
     );
   }
@@ -185,34 +147,6 @@ export class GraphController {
     for (const step of this.undo) step();
   }
 
-  // ---- looking things up -------------------------------------------------------------------------------
-
-  itemOf(id: string | null, hierarchy = this.hierarchy.peek()): Item | undefined {
-    return id === null ? undefined : hierarchy?.of(id);
-  }
-
-  boxOf(id: string): DrawnBox | undefined {
-    return this.drawing.peek()?.byId.get(id);
-  }
-
-  rectOf(box: DrawnBox): Rect {
-    const [x, y] = this.origin.peek();
-    return { x: box.x + x, y: box.y + y, width: box.width, height: box.height };
-  }
-
-  private area(): Rect {
-    const drawing = this.drawing.peek();
-    const [x, y] = this.origin.peek();
-    return { x, y, width: drawing?.width ?? 1, height: drawing?.height ?? 1 };
-  }
-
-  /** Ids whose thumbnails are on the screen. */
-  stripIds(): string[] {
-    return (this.drawing.value?.boxes ?? [])
-      .filter((box) => !box.open && hasStrip(box.item))
-      .map((box) => box.item.rep);
-  }
-
   // ---- opening and closing -----------------------------------------------------------------------------
 
   toggle(id: string): void {
@@ -250,19 +184,6 @@ export class GraphController {
     const open = new Set(this.store.view.open.peek());
     this.change(open, fold.id, members[0], new Set([...this.apart.peek(), ...members]));
     this.announce(`${nameOf(fold)} unfolded, ${members.length} blocks`);
-  }
-
-  isApart(item: Item): boolean {
-    return this.apart.peek().has(item.id);
-  }
-
-  private opened(item: Item): Set<string> {
-    const open = new Set(this.store.view.open.peek());
-    for (const id of withOnlyChildren(item)) {
-      open.delete(id);
-      open.add(id);
-    }
-    return open;
   }
 
   /** What opened beyond the side of the pane comes in sideways, once it is open and a second click has had its time. */
@@ -318,45 +239,6 @@ export class GraphController {
     return alone ? [...above(alone), alone].map((item) => item.id) : [];
   }
 
-  /**
-   * Applies new sets of open groups and of siblings out of their stacks; what is drawn for `then` comes to where
-   * `anchor` was on the screen. Returns what that is.
-   */
-  private change(
-    open: Set<string>,
-    anchor: string,
-    then = anchor,
-    apart: ReadonlySet<string> = this.apart.peek(),
-  ): string {
-    const before = this.boxOf(anchor);
-    return batch(() => {
-      const hierarchy = this.rebuilt(apart);
-      const keep = hierarchy.items.get(then) ?? hierarchy.root;
-      const kept = withinBounds(hierarchy.root, hierarchy.items, open, keep);
-      this.store.view.open.value = kept;
-      const shown = shownFor(keep, kept).id;
-      const after = this.drawing.value?.byId.get(shown);
-      if (before && after) {
-        const [x, y] = this.origin.peek();
-        const [dx, dy] = held(before, after, this.direction.peek());
-        this.origin.value = [x + dx, y + dy];
-      }
-      const focused = hierarchy.items.get(this.focused.peek() ?? "");
-      this.focused.value = focused ? shownFor(focused, kept).id : shown;
-      return shown;
-    });
-  }
-
-  /** The tree with other siblings out of their stacks; the same one where that changes nothing. */
-  private rebuilt(apart: ReadonlySet<string>): Hierarchy {
-    const hierarchy = this.hierarchy.peek() as Hierarchy;
-    const before = this.apart.peek();
-    if (apart.size === before.size && [...apart].every((id) => before.has(id))) return hierarchy;
-    this.apart.value = apart;
-    this.hierarchy.value = buildHierarchy(hierarchy.graph, apart);
-    return this.hierarchy.value;
-  }
-
   // ---- one group alone ---------------------------------------------------------------------------------
 
   /** Draws one group alone; of a stack its first sibling. */
@@ -375,13 +257,6 @@ export class GraphController {
     const box = this.boxOf(left);
     if (box) this.viewport.value = inSight(this.viewport.peek(), this.rectOf(box), this.pane.peek());
     return left;
-  }
-
-  /** From the whole model to the group that is drawn alone. */
-  crumbs(): Item[] {
-    const alone = this.alone.value;
-    const root = this.hierarchy.value?.root;
-    return alone && root ? [root, ...above(alone).filter((item) => item.group), alone] : [];
   }
 
   /** To a crumb: a group that holds the one that is drawn alone, or all of the model. */
@@ -565,15 +440,6 @@ export class GraphController {
 function spineOf(box: DrawnBox, direction: Direction): number {
   if (box.open) return box.spine;
   return direction === "down" ? box.x + box.width / 2 : box.y + box.height / 2;
-}
-
-/** How far to shift a drawing so that a box stays: its corner, or where that would push all aside, the column. */
-function held(before: DrawnBox, after: DrawnBox, direction: Direction): [number, number] {
-  const [dx, dy] = [before.x - after.x, before.y - after.y];
-  const inside = (box: DrawnBox) => box.spine - (direction === "down" ? box.x : box.y);
-  if (Math.abs(inside(before) - inside(after)) <= ASIDE) return [dx, dy];
-  const along = before.spine - after.spine;
-  return direction === "down" ? [along, dy] : [dx, along];
 }
 
 /** The node at which the model raised, or else the innermost group. */
