@@ -282,6 +282,13 @@ describe("the notice", () => {
     expect(last("stop")).toBeDefined();
   });
 
+  it("says what a graph that was not run lacks", () => {
+    const note = { title: "Shapes only.", message: "There are no values." };
+    const { store } = page({ run: {}, status: { state: "ready", note } });
+    render(<Notice store={store} />, host);
+    expect(host.querySelector('[role="status"]')?.textContent).toBe("Shapes only. There are no values.");
+  });
+
   it("says calmly that a reopened notebook shows a still picture", async () => {
     const { store, wire } = page({ run: {} });
     wire.dead.value = true;

@@ -175,6 +175,8 @@ class Exploration:
             The model raised, or there was too little memory. What was on the screen stays; where nothing
             was, the part of the graph that ran is announced.
         """
+        if not self.batch.given:
+            return self._show_tree()
         args, kwargs = self.batch.sample(sample)
         started = time.perf_counter()
         try:
@@ -225,14 +227,7 @@ class Exploration:
         self.known_epoch = max(self.known_epoch, trace.epoch)
         target = self.targets[sample] if self.targets else None
         scored = predictions(trace.output, self.names, target)
-        run = {
-            "sample": sample,
-            "epoch": trace.epoch,
-            "run": self.run_number,
-            "ms": round(milliseconds, 2),
-            "consistent": trace.consistent,
-            "predictions": scored,
-        }
+        run = self._run_of(sample, trace.epoch, milliseconds, scored, consistent=trace.consistent)
         news: dict[str, Any] = {"run": run, "epoch": self.known_epoch, "status": self.verdict(trace)}
         if changed:
             self._graph = graph
@@ -248,23 +243,57 @@ class Exploration:
             "graph_changed": changed,
         }
 
+    def _run_of(
+        self, sample: int, epoch: int, milliseconds: float, scored: dict[str, Any], *, consistent: bool = True
+    ) -> dict[str, Any]:
+        """Return the trait that tells the page of a run."""
+        return {
+            "sample": sample,
+            "epoch": epoch,
+            "run": self.run_number,
+            "ms": round(milliseconds, 2),
+            "consistent": consistent,
+            "predictions": scored,
+        }
+
+    def _show_tree(self) -> dict[str, Any]:
+        """Announce the modules of a model that there are no inputs for."""
+        why = "No inputs were given, so the model was not run."
+        self.failure = NNVizError(why, hint="Give some: explore(model, inputs).")
+        graph = self.engine.tree().to_dict()
+        changed, self._graph = graph != self._graph, graph
+        self.run_number += 1
+        scored = {"task": "other", "classes": [], "note": "not run"}
+        run = self._run_of(0, self.known_epoch, 0.0, scored)
+        note = {"title": "Modules only.", "message": f"{why} There are no shapes and no values."}
+        self.announce(run=run, graph=graph, status={"state": "ready", "note": note})
+        known = {key: run[key] for key in ("sample", "ms", "epoch", "predictions")}
+        return known | {"graph_changed": changed}
+
     def _fail(self, error: NNVizError) -> None:
         """Announce a failure where nothing else is on the screen; elsewhere only who asked is told."""
         if self.current is not None and self.failure is None:
             return
         self.failure = error
         partial = getattr(error, "trace", None)
-        news: dict[str, Any] = {"status": {"state": "error", "error": describe(error)}}
+        told = describe(error)
         if partial is not None:
             self.current = partial
-            news["graph"] = self._graph = partial.graph.to_dict()
-        self.announce(**news)
+        if partial is not None and _anything_ran(partial):
+            self._graph = partial.graph.to_dict()
+        else:
+            self._graph = self.engine.tree().to_dict()
+            told["hint"] = f"{told['hint']} Below are the modules alone, as nothing ran.".strip()
+        self.announce(status={"state": "error", "error": told}, graph=self._graph)
 
     def verdict(self, trace: Trace) -> dict[str, Any]:
-        """Status of a finished run: ready, or an error in what the user said about its classes."""
+        """Status of a finished run: ready, with a note where only shapes ran; an error about classes."""
         problem = self.class_problem(trace)
-        if problem is None:
+        if problem is None and trace.kind == "run":
             return {"state": "ready"}
+        if problem is None:
+            message = f"{trace.note} There are no values, so no maps and no saliency."
+            return {"state": "ready", "note": {"title": "Shapes only.", "message": message}}
         return {"state": "error", "error": describe(problem)}
 
     def class_problem(self, trace: Trace) -> InputError | None:
@@ -372,6 +401,12 @@ def describe(error: NNVizError) -> dict[str, Any]:
         "message": error.message,
         "hint": error.hint,
     }
+
+
+def _anything_ran(trace: Trace) -> bool:
+    """Whether a pass that broke off has more to show than its inputs and the call that raised at the root."""
+    ran = (node for node in trace.graph.nodes if node.kind in {"module", "op"})
+    return any(node.path or node.op != "raise" for node in ran)
 
 
 def _stopped() -> dict[str, Any]:

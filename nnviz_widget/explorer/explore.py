@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from nnviz_widget.engine.details import type_name
 from nnviz_widget.engine.engine import Engine
+from nnviz_widget.engine.sharing import unwrap
+from nnviz_widget.engine.sources import adapt
 from nnviz_widget.errors import InputError, NNVizError, UnknownNameError, nearest
 from nnviz_widget.explorer import cells
 from nnviz_widget.explorer import inputs as door
@@ -15,6 +18,10 @@ from nnviz_widget.explorer.pictures import read_denormalize
 from nnviz_widget.explorer.widget import Explorer, front_end
 
 if TYPE_CHECKING:
+    import os
+
+    from torch.export import ExportedProgram
+
     from nnviz_widget.explorer.inputs import Batch
 
 __all__ = ["explore"]
@@ -23,8 +30,8 @@ _OPTIONS = ("class_names", "target", "denormalize", "device", "layer")
 
 
 def explore(
-    model: nn.Module,
-    inputs: Any,
+    model: nn.Module | ExportedProgram | str | os.PathLike[str],
+    inputs: Any = ...,
     *,
     class_names: Any = None,
     target: Any = None,
@@ -40,11 +47,12 @@ def explore(
 
     Parameters
     ----------
-    model : Module
-        Any PyTorch model, in train or eval mode; it is looked at in eval mode.
-    inputs : tensor, array, list of equal tensors, tuple, or dict
+    model : Module, torch.export.ExportedProgram, keras.Model, or path of an ``.onnx`` file
+        Any PyTorch model, in train or eval mode; it is looked at in eval mode. What else it may be is said at
+        `Engine`. Where it is too big to run, the graph has shapes and no values, and the page says so.
+    inputs : tensor, array, list of equal tensors, tuple, or dict, optional
         A batch ``[N, ...]`` (one picture ``[C, H, W]`` will do), or several inputs of the model as a tuple
-        (positional) or dict (by keyword).
+        (positional) or dict (by keyword). Without them the modules are shown, and nothing is run.
     class_names : list of str, or dict of int to str, optional
         Names of the classes, in the order of the outputs.
     target : int, str, list or tensor, optional
@@ -83,26 +91,29 @@ def explore(
             f"explore() has no argument {name!r}.",
             hint=nearest(name, _OPTIONS).strip() or f"It has {', '.join(_OPTIONS)}.",
         )
-    if not isinstance(model, nn.Module):
+    source = adapt(model)
+    if not isinstance(source.module, nn.Module):
         raise InputError(
             f"model is {_kind(model)}, expected a torch.nn.Module.", hint=_model_hint(model, inputs)
         )
+    module = source.module
     place = door.read_device(device)
-    batch = door.read_batch(model, inputs, place)
+    batch = door.no_batch(module) if inputs is ... else door.read_batch(module, inputs, place)
     names = door.read_class_names(class_names)
     targets = door.read_targets(target, batch.count, names)
     undo = read_denormalize(denormalize, batch.main)
-    first_layer = door.read_layer(model, layer)
+    known = source.path_of(layer) if source.path_of is not None else None
+    first_layer = door.read_layer(module, layer if known is None else known)
     front_end("index.js")
-    engine = Engine(model, device=place)
+    engine = Engine(source, device=place)
     try:
         exploration = Exploration(engine, batch, names=names, targets=targets, denormalize=undo)
-        explorer = Explorer(exploration, _info(model, batch, names, targets), layer=first_layer)
+        explorer = Explorer(exploration, _info(module, batch, names, targets), layer=first_layer)
     except BaseException:
         engine.close()
         raise
     try:
-        _check_names(model, explorer, exploration)
+        _check_names(module, explorer, exploration)
     except BaseException:
         explorer.close()
         raise
@@ -144,7 +155,7 @@ def _info(
 ) -> dict[str, Any]:
     parameters = {id(parameter): parameter.numel() for parameter in model.parameters()}
     info: dict[str, Any] = {
-        "model": type(model).__name__,
+        "model": type_name(unwrap(model)),
         "params": sum(parameters.values()),
         "flops": 0,
         "input_shape": list(batch.main.shape[1:]),

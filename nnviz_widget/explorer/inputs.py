@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from nnviz_widget.errors import InputError, UnknownNameError, nearest
 
-__all__ = ["Batch", "read_batch", "read_class_names", "read_device", "read_layer", "read_targets"]
+__all__ = ["Batch", "no_batch", "read_batch", "read_class_names", "read_device", "read_layer", "read_targets"]
 
 # Dimensions that the first layer of a model wants, batch axis included.
 _RANKS: tuple[tuple[type[nn.Module], int], ...] = (
@@ -48,6 +48,8 @@ class Batch:
         Floating inputs are brought to this type, sample by sample.
     device : device or None
         All inputs are brought here, sample by sample: a large batch stays where it is.
+    given : bool
+        False where there are no inputs, and the model can not be run.
     """
 
     args: tuple[Any, ...]
@@ -56,6 +58,7 @@ class Batch:
     main: Tensor
     dtype: torch.dtype | None = None
     device: torch.device | None = None
+    given: bool = True
 
     def sample(self, index: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return ``args, kwargs`` of one sample, with a batch axis of length 1."""
@@ -71,6 +74,11 @@ class Batch:
             value = value[index : index + 1]
         dtype = self.dtype if value.is_floating_point() else None
         return value.to(device=self.device or value.device, dtype=dtype or value.dtype)
+
+
+def no_batch(model: nn.Module) -> Batch:
+    """Return what stands for the inputs where none were given: one sample of nothing."""
+    return Batch((), {}, 1, torch.zeros(1, 0, 0, 0, 0), device=_device_of(model), given=False)
 
 
 def read_batch(model: nn.Module, inputs: Any, device: torch.device | None = None) -> Batch:

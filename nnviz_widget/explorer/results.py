@@ -76,7 +76,7 @@ def predictions(output: Any, names: Mapping[int, str] | None, target: int | None
         outputs.
     """
     found = find_logits(output)
-    if found is None:
+    if found is None or found[1].is_meta:  # shapes without values
         return {"task": "other", "classes": [], "shapes": describe_shapes(output)}
     probabilities, logits = class_scores(found[1])
 

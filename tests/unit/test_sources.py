@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -57,8 +58,10 @@ def exported_and_eager(model: nn.Module, x: Tensor) -> tuple[nnviz.Engine, Any, 
     """Trace the exported program and the model it came from; compare what both gave."""
     model.eval()
     program = torch.export.export(model, (x,))
-    engine = Engine(program)
-    trace = engine.trace(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        engine = Engine(program)
+        trace = engine.trace(x)
     with torch.no_grad():
         torch.testing.assert_close(trace.output, model(x))
     with Engine(model) as eager:

@@ -24,6 +24,13 @@ export function Notice({ store }: { store: Store }) {
   if (now.state === "error") return <Problem failure={now.error} message={now.message} store={store} />;
   if (now.state === "loading") return <Loading store={store} status={now} again={run.value !== null} />;
   if (store.refused.value) return <Problem failure={store.refused.value} store={store} />;
+  if (now.note) {
+    return (
+      <Strip tone="soft" title={now.note.title}>
+        {now.note.message}
+      </Strip>
+    );
+  }
   return null;
 }
 

@@ -84,6 +84,8 @@ export interface Status {
   total?: number;
   message?: string;
   error?: Failure;
+  /** What the picture lacks, and why: a graph of shapes alone, or of modules alone. */
+  note?: { title: string; message: string };
 }
 
 export interface Prediction {

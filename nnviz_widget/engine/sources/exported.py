@@ -7,11 +7,14 @@ called one. Where torch cannot unflatten a program, it runs flat.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import warnings
+from typing import TYPE_CHECKING, Any
 
 from torch.export import unflatten
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from torch import nn
     from torch.export import ExportedProgram
 
@@ -26,11 +29,22 @@ def runnable(program: ExportedProgram) -> tuple[nn.Module, str]:
     The weights are copies of the program's (torch makes them), shared with nothing.
     """
     try:
-        module = unflatten(program)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch copies what it warns of copying
+            module = unflatten(program)
     except Exception as error:  # noqa: BLE001  a program that torch cannot unflatten still runs flat
         return program.module(), f"{_NOTE} Its modules could not be restored ({error})."
     _name_classes(module)
+    calls: Any = module.module_call_graph
+    module.module_call_graph = _Shared(calls)
     return module, _NOTE
+
+
+class _Shared(list[Any]):
+    """A list that the twin shares: it is only read, and torch warns when its parts are copied."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
 
 
 def _name_classes(root: nn.Module) -> None:
