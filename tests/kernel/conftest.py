@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -16,7 +17,7 @@ from scripts.kernel_envs import folders, install
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SECONDS = 60  # until a test that waits for something gives up
-SILENCE = 2  # seconds of it until the kernel is sent something that wakes it
+SILENCE = 2  # seconds of it until the kernel is woken
 
 SETUP = """
 import pathlib, threading, time, torch
@@ -143,6 +144,18 @@ class Kernel:
 
         return self.until(ends)
 
+    def wake(self) -> None:
+        """Connect once more: ipykernel before 7.4 can leave a request unread until somebody does.
+
+        See github.com/ipython/ipykernel/issues/1554.
+        """
+        visitor = self.manager.client()
+        visitor.start_channels(iopub=False, stdin=False, hb=False, control=False)
+        visitor.kernel_info()
+        with suppress(Empty):
+            visitor.get_shell_msg(timeout=SILENCE)
+        visitor.stop_channels()
+
     def until(self, wanted: Any) -> dict[str, Any]:
         """Return the first message that is wanted; reads on until it is there."""
         read = 0
@@ -156,9 +169,7 @@ class Kernel:
                 self.heard.append(self.client.get_iopub_msg(timeout=SILENCE))
             except (Empty, ValueError):
                 if time.monotonic() < deadline:
-                    # ipykernel 7.0 to 7.3 can leave a request unread until the next one comes in
-                    # (github.com/ipython/ipykernel/pull/1529).
-                    self.client.kernel_info()
+                    self.wake()
                     continue
                 kinds = [(m["msg_type"], custom(m)) for m in self.heard[-5:]]
                 raise AssertionError(f"nothing came for {SECONDS} s; the last was {kinds}") from None
