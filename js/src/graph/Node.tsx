@@ -156,7 +156,7 @@ function Body({
           <div class="nn-row">
             {hasStrip(item) && <StripCanvas id={item.rep} small={narrow} />}
             {item.kind === "fold" && !narrow ? (
-              <span class="nn-stack">
+              <span class="nn-pile">
                 <Pips fold={item} />
                 <Shape item={item} />
               </span>
