@@ -11,7 +11,7 @@ from queue import Empty
 from typing import Any
 
 import pytest
-from jupyter_client import KernelManager
+from jupyter_client import BlockingKernelClient, KernelManager
 
 from scripts.kernel_envs import folders, install
 
@@ -149,7 +149,8 @@ class Kernel:
 
         See github.com/ipython/ipykernel/issues/1554.
         """
-        visitor = self.manager.client()
+        visitor = BlockingKernelClient(connection_file=self.manager.connection_file)
+        visitor.load_connection_file()  # with a session, and so a name, of its own
         visitor.start_channels(iopub=False, stdin=False, hb=False, control=False)
         visitor.kernel_info()
         with suppress(Empty):
