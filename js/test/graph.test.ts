@@ -209,6 +209,7 @@ describe("plumbing", () => {
     const found = children[2] as Item;
     expect(found.leaves).toBe(7);
     expect(formOf(found)).toBe("tray");
+    expect(categoryOf(found)).toBe("other");
     expect(labelOf(found)).toBe("7 operations plumbing, 8");
     expect(openAtFirst(hierarchy.root).has(found.id)).toBe(false);
     expect(drawnItems(hierarchy, new Set([found.id])).map((one) => one.id)).toContain("/expand");

@@ -76,6 +76,7 @@ const ANONYMOUS = new Set(["Sequential", "ModuleList", "ModuleDict", ""]);
 
 export function categoryOf(item: Item): Category {
   const { node } = item;
+  if (item.kind === "tray") return "other";
   if (!node) {
     const type = item.group?.type.toLowerCase() ?? "";
     return /attention|attn/.test(type) ? "attn" : /^\w*norm(\dd)?$/.test(type) ? "norm" : "group";
