@@ -46,6 +46,8 @@ describe("the graph that the page is sent", () => {
   it("reads tables without rows", () => {
     const none = { length: 0 };
     const empty = { ...packed, model: "", texts: [], shapes: [], nodes: none, edges: none, groups: none };
-    expect(page(empty).graph.value).toEqual({ model: "", nodes: [], edges: [], groups: [] });
+    const read = { model: "", kind: "run", nodes: [], edges: [], groups: [] };
+    expect(page(empty).graph.value).toEqual(read);
+    expect(page({ ...empty, kind: "tree" }).graph.value).toEqual({ ...read, kind: "tree" });
   });
 });

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,12 @@ def test_a_saved_graph_is_read_back(tmp_path) -> None:
     assert Graph.load(tmp_path / "net.json") == GRAPH
     assert Graph.load(str(tmp_path / "net.json")) == GRAPH
     assert json.loads((tmp_path / "net.json").read_text(encoding="utf-8"))["version"] == 1
+
+
+def test_reading_a_graph_takes_no_torch(tmp_path) -> None:
+    GRAPH.save(tmp_path / "net.json")
+    code = "import nnviz_widget as n, sys; n.Graph.load(sys.argv[1]); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "net.json")], check=True)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ export interface PackedGraph {
   format: typeof FORMAT;
   version: number;
   model: string;
+  /** Left out for a run. */
+  kind?: Graph["kind"];
   texts: string[];
   shapes: Shape[];
   nodes: Table;
@@ -54,6 +56,7 @@ export function unpack(packed: PackedGraph): Graph {
 
   return {
     model: packed.model,
+    kind: packed.kind ?? "run",
     nodes: rows<GraphNode>(packed.nodes),
     edges: rows<GraphEdge>(packed.edges),
     groups: rows<GraphGroup>(packed.groups),

@@ -51,6 +51,8 @@ export interface GraphGroup {
 
 export interface Graph {
   model: string;
+  /** A run, a pass over shapes alone, or the modules without a pass. */
+  kind?: "run" | "shapes" | "tree";
   nodes: GraphNode[];
   edges: GraphEdge[];
   groups: GraphGroup[];
