@@ -9,6 +9,7 @@ import { keepFocus } from "./panels/focus";
 import { Help } from "./panels/Help";
 import { InputCard } from "./panels/InputCard";
 import { Notice } from "./panels/Notice";
+import { Outline } from "./panels/Outline";
 import { Predictions } from "./panels/Predictions";
 import { StatusLine } from "./panels/StatusLine";
 import { keepStill } from "./panels/still";
@@ -36,6 +37,8 @@ export function App({ store }: { store: Store }) {
       event.preventDefault();
     } else if (event.key === "?") {
       view.help.value = !view.help.value;
+    } else if (event.key === "o") {
+      view.outline.value = !view.outline.value;
     } else if (event.key === "[" || event.key === "]") {
       stepChannel(store, event.key === "]" ? 1 : -1);
     } else {
@@ -64,6 +67,7 @@ export function App({ store }: { store: Store }) {
           <Predictions store={store} />
         </aside>
         <main class="nn-graph">{drawn ? <GraphView store={store} /> : <Skeleton />}</main>
+        {view.outline.value && <Outline store={store} />}
         <Drawer store={store}>
           <MapsPanel store={store} />
         </Drawer>

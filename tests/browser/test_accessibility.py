@@ -49,6 +49,31 @@ def test_the_other_sides_of_a_layer_can(checked):
         assert serious(checked) == []
 
 
+def test_the_outline_can_and_is_walked_with_the_keys(checked):
+    checked.root.get_by_role("button", name="outline").click()
+    outline = checked.root.get_by_role("tree", name="layers in order of execution")
+    row = outline.locator("[data-row='stage2']")
+    row.wait_for()
+    assert serious(checked) == []
+    outline.locator("[tabindex='0']").focus()
+    press = checked.page.keyboard.press
+    for key in ("End", "ArrowUp", "ArrowUp", "ArrowUp"):
+        press(key)
+    assert row.evaluate("row => row === document.activeElement")
+    press("ArrowRight")
+    outline.locator("[data-row='stage2.1']").wait_for()
+    press("ArrowDown")
+    press("Enter")
+    checked.wait_maps("stage2.0")
+    assert outline.locator("[aria-selected='true']").get_attribute("data-row") == "stage2.0"
+    press("ArrowLeft")
+    assert row.evaluate("row => row === document.activeElement")
+    press("ArrowLeft")
+    outline.locator("[data-row='stage2.1']").wait_for(state="detached")
+    press("Escape")
+    outline.wait_for(state="detached")
+
+
 def test_an_open_group_the_search_and_the_help_can(checked):
     checked.open_group("stage2")
     assert serious(checked) == []

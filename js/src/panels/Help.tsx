@@ -13,6 +13,7 @@ const KEYS: [string, [string[], string][]][] = [
       [["Backspace"], "out of the group"],
       [["/"], "search, Enter for the next match"],
       [["0", "+", "−"], "fit, zoom"],
+      [["o"], "the layers as a list"],
     ],
   ],
   [

@@ -18,6 +18,20 @@ export function TopBar({ store, root }: { store: Store; root: Root }) {
       </h2>
       <span class="nn-bar-facts nn-soft">{info && facts(info)}</span>
       <SearchBox store={store} />
+      <button
+        type="button"
+        class="nn-chip nn-round"
+        aria-label="outline"
+        title="outline: the layers as a list (o)"
+        aria-pressed={store.view.outline.value}
+        onClick={() => {
+          store.view.outline.value = !store.view.outline.peek();
+        }}
+      >
+        <svg viewBox="0 0 12 12" aria-hidden="true">
+          <path d="M1 2.5h10M3.5 6H11M3.5 9.5H11" />
+        </svg>
+      </button>
       <ExportMenu store={store} root={root} />
       <FullWindow root={root} />
       <button

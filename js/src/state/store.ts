@@ -144,6 +144,7 @@ export class Store {
     const now = this.synced.selection.peek();
     if (view.help.peek()) view.help.value = false;
     else if (view.search.peek() !== null) view.search.value = null;
+    else if (view.outline.peek()) view.outline.value = false;
     else if (view.zoom.peek()) view.zoom.value = false;
     else if (this.pixel.peek()) this.pixel.value = null;
     else if (now.pixel || now.class !== null) this.synced.select({ pixel: null, class: null });

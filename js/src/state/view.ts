@@ -47,6 +47,8 @@ export interface View {
   open: Signal<ReadonlySet<string>>;
   search: Signal<string | null>;
   help: Signal<boolean>;
+  /** The network as a list, over the left of the drawing. */
+  outline: Signal<boolean>;
   drawer: Signal<boolean>;
   hover: Signal<Hover | null>;
   hoveredNode: Signal<string | null>;
@@ -72,6 +74,7 @@ export function createView(): View {
     open: signal(new Set()),
     search: signal(null),
     help: signal(false),
+    outline: signal(false),
     drawer: signal(true),
     hover: signal(null),
     hoveredNode: signal(null),
