@@ -10,6 +10,8 @@ const KEYS: [string, [string[], string][]][] = [
       [["click"], "choose a layer, its maps stream in"],
       [["double click", "Enter"], "open or close a group"],
       [["↑", "↓", "←", "→"], "walk along the edges"],
+      [["Alt + Enter"], "one group alone"],
+      [["Shift + Enter"], "unfold a whole stack of blocks"],
       [["Backspace"], "out of the group"],
       [["/"], "search, Enter for the next match"],
       [["0", "+", "−"], "fit, zoom"],

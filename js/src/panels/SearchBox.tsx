@@ -33,7 +33,7 @@ export function SearchBox({ store }: { store: Store }) {
       <input
         ref={field}
         type="search"
-        placeholder="name or type of a layer"
+        placeholder="name, type, shape or /regex/"
         aria-label="search for a layer"
         spellcheck={false}
         value={search.value ?? ""}
