@@ -188,6 +188,31 @@ def test_a_resnet_from_an_onnx_file_computes_the_same(onnx: Any, tmp_path: Path)
         torch.testing.assert_close(trace.output, model(x), rtol=1e-4, atol=1e-4)
         found = [n.op for n in trace.graph.nodes]
         assert (found.count("conv2d"), found.count("add"), found.count("linear")) == (20, 8, 1)
+        shown = groups(trace.graph)
+        assert trace.graph.model == "model"
+        assert [name for name in shown if name.count(".") == 1] == [
+            f"layer{stage}.{block}" for stage in range(1, 5) for block in range(2)
+        ]
+        assert node(trace.graph, "layer2.0.conv1").op == "conv2d"
+        with Engine(model) as eager:
+            theirs = eager.trace(x)
+        torch.testing.assert_close(
+            trace.activation("layer3.1"), theirs.activation("layer3.1"), rtol=1e-3, atol=1e-4
+        )
+
+
+@pytest.mark.filterwarnings("ignore:Using a non-tuple sequence:UserWarning")  # onnx2torch slices with lists
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_a_transformer_from_an_onnx_file_computes_the_same(onnx: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    model = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).eval()
+    x = torch.randn(1, 5, 16)
+    save(model, x, tmp_path / "encoder.onnx")
+    with Engine(str(tmp_path / "encoder.onnx")) as engine, torch.no_grad():
+        trace = engine.trace(x)
+        torch.testing.assert_close(trace.output, model(x), rtol=1e-4, atol=1e-5)
+        assert {"layers.0", "layers.1", "layers.1.self_attn"} <= set(groups(trace.graph))
 
 
 def test_what_is_no_onnx_file_is_refused(onnx: Any, tmp_path: Path) -> None:

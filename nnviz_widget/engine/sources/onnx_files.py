@@ -7,9 +7,11 @@ exporters of torch fill with the path of the module.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
+from nnviz_widget.engine.sources.scopes import nested
 from nnviz_widget.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = ["load_onnx"]
+
+#: Files in a later version of the operators are brought to this one where they have to be.
+_KNOWN_OPSET = 17
 
 
 def load_onnx(path: str | os.PathLike[str]) -> nn.Module:
@@ -31,7 +36,7 @@ def load_onnx(path: str | os.PathLike[str]) -> nn.Module:
     Returns
     -------
     nn.Module
-        In eval mode. Its parts are named as the nodes in the file: ``layer1/0/conv1``.
+        In eval mode. Its parts are named and nested as the nodes of the file are: ``layer1.0.conv1``.
 
     Raises
     ------
@@ -47,6 +52,7 @@ def load_onnx(path: str | os.PathLike[str]) -> nn.Module:
         )
     try:
         import onnx  # noqa: PLC0415  an extra
+        import onnx.version_converter  # noqa: PLC0415  an extra
         from onnx2torch import convert  # noqa: PLC0415  an extra
     except ImportError as error:
         raise ImportError(
@@ -57,15 +63,25 @@ def load_onnx(path: str | os.PathLike[str]) -> nn.Module:
         onnx.checker.check_model(model)
     except Exception as error:
         raise InputError(f"{str(path)!r} could not be read as an ONNX model: {error}") from error
-    _follow_identities(model.graph)
-    _clean_names(model.graph)
     try:
-        return cast("nn.Module", convert(model).eval())
+        flat = convert(_prepared(model))
     except NotImplementedError as error:
-        raise InputError(
-            f"{str(path)!r} has an operator that onnx2torch does not know: {error}.",
-            hint="Export it from torch with torch.export instead, or with an older opset_version.",
-        ) from error
+        try:
+            flat = convert(_prepared(onnx.version_converter.convert_version(model, _KNOWN_OPSET)))
+        except Exception:  # noqa: BLE001  the converter of versions raises what it likes
+            raise InputError(
+                f"{str(path)!r} has an operator that onnx2torch does not know: {error}.",
+                hint="Export it from torch with torch.export instead, or with an older opset_version.",
+            ) from error
+    return nested(flat, re.sub(r"\W", "_", file.stem))
+
+
+def _prepared(model: Any) -> Any:
+    prepared = type(model)()
+    prepared.CopyFrom(model)
+    _follow_identities(prepared.graph)
+    _clean_names(prepared.graph)
+    return prepared
 
 
 def _follow_identities(graph: Any) -> None:
@@ -100,11 +116,11 @@ def _clean_names(graph: Any) -> None:
 
 
 def _scope(name: str) -> tuple[str, ...]:
-    """Split a node's name into parts; children of a container repeat its name: ``layer1/layer1.0``."""
+    """Split a node's name into parts; children of a container may repeat its name: ``layer1/layer1.0``."""
     parts: list[str] = []
     before = ""
     for part in name.strip("/").split("/"):
         short = part.removeprefix(f"{before}.") if before else part
-        parts.append(short.replace(".", "_"))
+        parts += short.split(".") if all(short.split(".")) else [short.replace(".", "_")]
         before = part
     return tuple(parts)
