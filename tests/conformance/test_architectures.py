@@ -9,6 +9,7 @@ by hand.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import itertools
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -85,11 +86,13 @@ def checked(model: nn.Module, *args: Any, **kwargs: Any) -> Graph:
         if node.kind == "module":
             assert type(model.get_submodule(node.path)).__name__ == node.type
 
-    # Edges go forward, and carry a tensor that their source gave.
+    # Edges go forward, and carry a tensor that their source gave, or wrote into through a view of it.
     place = {node.id: index for index, node in enumerate(graph.nodes)}
     for edge in graph.edges:
         assert place[edge.source] < place[edge.target]
-        assert edge.shape in nodes[edge.source].output_shapes, edge
+        source = nodes[edge.source]
+        written = source.input_shapes if source.kind == "op" else []
+        assert edge.shape in [*source.output_shapes, *written], edge
 
     reached = {node.id for node in graph.nodes if node.kind == "input"}
     for edge in graph.edges:  # in order of execution
@@ -235,6 +238,60 @@ def test_deeplabv3_has_five_branches_in_its_pyramid() -> None:
     assert Counter(node.op for node in merges(graph)) == {"add": 16, "cat": 1}
     assert len(set(sources(graph, "classifier.0/cat"))) == 5
     assert [node.id for node in graph.nodes if node.kind == "output"] == ["output"]
+
+
+def suppress(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
+    """Non-maximum suppression in plain torch, for where torchvision's compiled operators do not load."""
+    from torchvision.ops import box_iou
+
+    left = scores.argsort(descending=True)
+    kept = []
+    while len(left):
+        kept.append(left[0])
+        left = left[1:][box_iou(boxes[left[:1]], boxes[left[1:]])[0] <= threshold]
+    return torch.stack(kept) if kept else left
+
+
+@pytest.fixture
+def detection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give torchvision's detectors their two compiled operators in plain torch, where they are missing."""
+    from torchvision import extension, ops
+
+    if not extension._has_ops():
+        align = importlib.import_module("torchvision.ops.roi_align")
+        monkeypatch.setattr(ops.boxes, "nms", suppress)
+        monkeypatch.setattr(
+            ops.poolers,
+            "roi_align",
+            lambda x, boxes, output_size, spatial_scale, sampling_ratio: align._roi_align.__wrapped__(
+                x, boxes, spatial_scale, *output_size, sampling_ratio, False
+            ),
+        )
+
+
+@pytest.mark.usefixtures("detection")
+def test_faster_rcnn_takes_a_list_and_gives_boxes() -> None:
+    from torchvision.models.detection import FasterRCNN
+    from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+
+    def make() -> nn.Module:
+        backbone = resnet_fpn_backbone(backbone_name="resnet18", weights=None)
+        few = {"rpn_pre_nms_top_n_test": 20, "rpn_post_nms_top_n_test": 10, "box_detections_per_img": 3}
+        return FasterRCNN(backbone, 5, min_size=64, max_size=64, box_score_thresh=0.0, **few)
+
+    images = [image(1, 64)[0], image(1, 64, seed=1)[0]]
+    graph = checked(seeded(make), images)
+    assert [node.id for node in graph.nodes if node.kind == "input"] == ["input:0.0", "input:0.1"]
+    assert [node.id for node in graph.nodes if node.kind == "output"] == [
+        f"output:{sample}.{name}" for sample in (0, 1) for name in ("boxes", "labels", "scores")
+    ]
+    # Four levels of the pyramid and a pooled one: the same head for each.
+    assert sum(node.path == "rpn.head.cls_logits" for node in graph.nodes) == 5
+    assert graph["rpn.head.cls_logits@4"].shared == "rpn.head.cls_logits"
+    assert sum(node.op == "add" and node.parent == "backbone.fpn" for node in graph.nodes) == 3
+    assert {"roi_heads.box_roi_pool", "roi_heads.box_head", "roi_heads.box_predictor"} <= {
+        group.id for group in graph.groups
+    }
 
 
 # -- vision transformers ------------------------------------------------------------------------------------
