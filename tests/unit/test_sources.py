@@ -277,6 +277,20 @@ def test_a_keras_model_is_shown_with_its_layers_as_groups(keras: Any) -> None:
     assert not any("call" in layer.__dict__ for layer in model._flatten_layers())
 
 
+def test_a_mobilenet_of_keras_is_shown_layer_by_layer(keras: Any) -> None:
+    keras.utils.set_random_seed(0)
+    model = keras.applications.MobileNetV2(weights=None, input_shape=(64, 64, 3), classes=10)
+    x = torch.randn(1, 64, 64, 3)
+    with Engine(model) as engine:
+        trace = engine.trace(x)
+        torch.testing.assert_close(trace.output, model(x, training=False).detach())
+        ran = {item.path for item in trace.graph}
+        layers = {layer.name for layer in model.layers if type(layer).__name__ != "InputLayer"}
+        assert layers <= ran
+        assert trace.graph[""].params == model.count_params()
+        assert trace.graph["block_16_project"].params == model.get_layer("block_16_project").count_params()
+
+
 def test_the_weights_of_a_keras_model_are_live(keras: Any) -> None:
     model, x = keras_net(keras), torch.randn(1, 8, 8, 3)
     with Engine(model) as engine:
