@@ -76,12 +76,13 @@ def test_notebook_is_kept_without_outputs_and_starts_with_a_title(path):
         assert cell.get("execution_count") is None
 
 
-def test_there_are_the_three_notebooks_of_the_readme():
+def test_there_are_the_notebooks_of_the_readme():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert {path.stem for path in NOTEBOOKS} >= {
         "01_explore",
         "02_your_own_model",
         "03_engine_without_widget",
+        "04_any_model",
     }
     for path in NOTEBOOKS:
         assert f"notebooks/{path.name}" in readme
