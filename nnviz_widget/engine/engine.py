@@ -97,6 +97,7 @@ class Engine:
     ) -> None:
         self._source = model if isinstance(model, Source) else adapt(model)
         check_model(self._source.module)
+        self._name = type(unwrap(self._source.module)).__name__
         self.model: Any = self._source.given
         self.progress: Callable[[int, int], None] | None = None
         self._twin = Twin(self._source.module, device=usable_device(device))
@@ -114,7 +115,7 @@ class Engine:
 
     def __repr__(self) -> str:
         state = "closed" if self.jobs.closed else f"on {self.device}"
-        return f"Engine({type(unwrap(self._source.module)).__name__}, {state})"
+        return f"Engine({self._name}, {state})"
 
     @property
     def device(self) -> torch.device:
@@ -327,6 +328,7 @@ class Engine:
         self.jobs.close()
         self._units.clear()
         self._twin.close()
+        self._source = Source(nn.Module(), note=self._source.note)
 
     # -- inside
     # -----------------------------------------------------------------------------------------------

@@ -140,6 +140,7 @@ def test_without_subshells_a_busy_kernel_is_said_and_answers_when_it_is_free(lab
         "path => { panels[path].sessionContext.session.kernel.commsOverSubshells = 'disabled'; }",
         explorer.notebook.path,
     )
+    explorer.click_layer("stage1")  # the last word of a subshell is heard: from here on all goes in order
     explorer.notebook.run(1, wait=False)
     explorer.click_name("stage2")
     explorer.wait("busy")

@@ -198,7 +198,8 @@ export function synced(model: WidgetModel): Synced {
       saving ??= setTimeout(save, SAVE_MS);
     },
     dispose() {
-      if (saving !== undefined) save();
+      // Whoever closes the notebook has no kernel to tell any more.
+      clearTimeout(saving);
       for (const step of undo) step();
     },
   };
