@@ -381,6 +381,7 @@ export function storeOf(graph: Graph | null): { store: Store; synced: Synced; as
     select(change) {
       selection.value = { ...selection.peek(), ...change };
     },
+    hush() {},
     dispose() {},
   };
   return { store: new Store(synced, wire, "v"), synced, asked };

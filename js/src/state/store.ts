@@ -226,6 +226,9 @@ export class Store {
 
     this.undo.push(
       effect(() => {
+        if (this.wire.dead.value) this.synced.hush();
+      }),
+      effect(() => {
         if (graph.value) void this.fetchThumbs();
       }),
       effect(() => {

@@ -145,6 +145,8 @@ export interface Synced {
   selection: Signal<Selection>;
   /** Writes the selection here and in the kernel. */
   select(change: Partial<Selection>): void;
+  /** Gives up what the kernel was still to be told: there is none any more. */
+  hush(): void;
   dispose(): void;
 }
 
@@ -166,8 +168,12 @@ export function synced(model: WidgetModel): Synced {
   const undo: Array<() => void> = [];
   let saving: ReturnType<typeof setTimeout> | undefined;
 
-  function save(): void {
+  function hush(): void {
     clearTimeout(saving);
+    saving = undefined;
+  }
+
+  function save(): void {
     saving = undefined;
     model.save_changes();
   }
@@ -197,9 +203,9 @@ export function synced(model: WidgetModel): Synced {
       model.set("selection", next);
       saving ??= setTimeout(save, SAVE_MS);
     },
+    hush,
     dispose() {
-      // Whoever closes the notebook has no kernel to tell any more.
-      clearTimeout(saving);
+      hush();
       for (const step of undo) step();
     },
   };
