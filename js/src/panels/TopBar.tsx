@@ -1,6 +1,7 @@
 // What is looked at, in one line: the model and its size, search, full window, help, and how the kernel is.
 
-import type { RefObject } from "preact";
+import type { Signal } from "@preact/signals";
+import type { ComponentChildren, RefObject } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { ExportMenu } from "../graph/ExportMenu";
 import { count, shape } from "../maps/format";
@@ -18,36 +19,43 @@ export function TopBar({ store, root }: { store: Store; root: Root }) {
       </h2>
       <span class="nn-bar-facts nn-soft">{info && facts(info)}</span>
       <SearchBox store={store} />
-      <button
-        type="button"
-        class="nn-chip nn-round"
-        aria-label="outline"
-        title="outline: the layers as a list (o)"
-        aria-pressed={store.view.outline.value}
-        onClick={() => {
-          store.view.outline.value = !store.view.outline.peek();
-        }}
-      >
+      <Switch on={store.view.outline} label="outline" title="outline: the layers as a list (o)">
         <svg viewBox="0 0 12 12" aria-hidden="true">
           <path d="M1 2.5h10M3.5 6H11M3.5 9.5H11" />
         </svg>
-      </button>
+      </Switch>
       <ExportMenu store={store} root={root} />
       <FullWindow root={root} />
-      <button
-        type="button"
-        class="nn-chip nn-round"
-        aria-label="help: all keys"
-        title="all keys (?)"
-        aria-pressed={store.view.help.value}
-        onClick={() => {
-          store.view.help.value = !store.view.help.peek();
-        }}
-      >
+      <Switch on={store.view.help} label="help: all keys" title="all keys (?)">
         ?
-      </button>
+      </Switch>
       <StateChip store={store} />
     </header>
+  );
+}
+
+interface SwitchProps {
+  on: Signal<boolean>;
+  label: string;
+  title: string;
+  children: ComponentChildren;
+}
+
+/** A round button for something that is there or not. */
+function Switch({ on, label, title, children }: SwitchProps) {
+  return (
+    <button
+      type="button"
+      class="nn-chip nn-round"
+      aria-label={label}
+      title={title}
+      aria-pressed={on.value}
+      onClick={() => {
+        on.value = !on.peek();
+      }}
+    >
+      {children}
+    </button>
   );
 }
 
