@@ -381,7 +381,7 @@ export function storeOf(graph: Graph | null): { store: Store; synced: Synced; as
     select(change) {
       selection.value = { ...selection.peek(), ...change };
     },
-    hush() {},
+    heard() {},
     dispose() {},
   };
   return { store: new Store(synced, wire, "v"), synced, asked };

@@ -194,6 +194,19 @@ describe("Store", () => {
     expect(store.state.value).toBe("dead");
   });
 
+  it("asks again what a kernel that was given up did not answer", async () => {
+    const { store, wire, asked, last, push } = page({ graph: GRAPH });
+    push("run", RUN);
+    store.selectLayer("conv");
+    wire.dead.value = true;
+    last("maps").reject(new WireError("dead", "The kernel is gone."));
+    await vi.waitFor(() => expect(store.maps.value.state).toBe("error"));
+    const before = asked.filter(({ op }) => op === "maps").length;
+    wire.dead.value = false;
+    expect(asked.filter(({ op }) => op === "maps")).toHaveLength(before + 1);
+    expect(last("maps").params).toMatchObject({ node: "conv" });
+  });
+
   it("leaves no listener behind", () => {
     const { store, counts } = page();
     store.dispose();

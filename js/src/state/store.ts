@@ -2,7 +2,7 @@
 // asks the kernel for what they need, and offers the actions that panels call. Panels read signals and call
 // actions; they never talk to the wire themselves.
 
-import { batch, computed, effect, type ReadonlySignal, signal } from "@preact/signals";
+import { batch, computed, effect, type ReadonlySignal, signal, untracked } from "@preact/signals";
 import { isCancelled, type WireClient, WireError } from "../wire/client";
 import type { Operation, Operations, Reply, RequestOptions } from "../wire/types";
 import {
@@ -223,10 +223,14 @@ export class Store {
     const channel = computed(() => selection.value.channel);
     const sample = computed(() => selection.value.sample);
     const target = computed(() => JSON.stringify(this.targetOf(selection.value)));
+    let gone = false;
 
     this.undo.push(
       effect(() => {
-        if (this.wire.dead.value) this.synced.hush();
+        const dead = this.wire.dead.value;
+        if (dead) this.synced.heard(false);
+        else if (gone) untracked(() => this.comeBack());
+        gone = dead;
       }),
       effect(() => {
         if (graph.value) void this.fetchThumbs();
@@ -263,6 +267,17 @@ export class Store {
         else this.saliency.value = IDLE;
       }),
     );
+  }
+
+  /** A kernel that was given up answers after all: what it was asked in vain is asked again. */
+  private comeBack(): void {
+    this.synced.heard(true);
+    void this.fetchThumbs();
+    void this.fetchInput();
+    void this.fetchStrips();
+    if (this.maps.peek().state === "error") this.retryMaps();
+    const unit = this.targetOf(this.synced.selection.peek());
+    if (unit && this.saliency.peek().state === "error") this.scrubber.ask(unit);
   }
 
   private targetOf(now: Selection): { node: string; unit: number[] } | null {

@@ -145,8 +145,8 @@ export interface Synced {
   selection: Signal<Selection>;
   /** Writes the selection here and in the kernel. */
   select(change: Partial<Selection>): void;
-  /** Gives up what the kernel was still to be told: there is none any more. */
-  hush(): void;
+  /** Whether there is a kernel to tell; what it missed it is told when it is back. */
+  heard(now: boolean): void;
   dispose(): void;
 }
 
@@ -203,7 +203,10 @@ export function synced(model: WidgetModel): Synced {
       model.set("selection", next);
       saving ??= setTimeout(save, SAVE_MS);
     },
-    hush,
+    heard(now) {
+      hush();
+      if (now) save();
+    },
     dispose() {
       hush();
       for (const step of undo) step();
