@@ -12,6 +12,10 @@ const options = {
   jsxImportSource: "preact",
   legalComments: "none",
   define: { "define.amd": "false" },
+  alias: {
+    "d3-interpolate": "./js/src/graph/noTransitions.ts",
+    "d3-transition": "./js/src/graph/noTransitions.ts",
+  },
   logLevel: "info",
 };
 

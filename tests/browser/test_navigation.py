@@ -104,3 +104,26 @@ def test_a_thumbnail_switches_to_its_sample_and_keeps_the_layer(explorer, sample
 
 def focused(explorer) -> str | None:
     return explorer.page.evaluate("document.activeElement?.dataset.node ?? null")
+
+
+def test_a_drag_moves_the_drawing_and_the_wheel_enlarges_it_about_the_pointer(explorer):
+    stage = explorer.root.locator(".nn-stage").bounding_box()
+    corner = (stage["x"] + 12, stage["y"] + stage["height"] * 0.6)
+    first = explorer.node("stem").bounding_box()
+    explorer.page.mouse.move(*corner)
+    explorer.page.mouse.down()
+    explorer.page.mouse.move(corner[0] + 30, corner[1] - 20, steps=4)
+    explorer.page.mouse.up()
+    moved = explorer.node("stem").bounding_box()
+    assert (moved["x"] - first["x"], moved["y"] - first["y"]) == pytest.approx((30, -20), abs=1)
+
+    explorer.page.mouse.move(*corner)
+    explorer.page.mouse.wheel(0, -120)
+    explorer.page.wait_for_function(
+        "([node, width]) => node.getBoundingClientRect().width > 1.05 * width",
+        arg=[explorer.node("stem").element_handle(), moved["width"]],
+    )
+    grown = explorer.node("stem").bounding_box()
+    scale = grown["width"] / moved["width"]
+    assert grown["x"] - corner[0] == pytest.approx(scale * (moved["x"] - corner[0]), abs=2)
+    assert grown["y"] - corner[1] == pytest.approx(scale * (moved["y"] - corner[1]), abs=2)
