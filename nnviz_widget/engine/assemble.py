@@ -13,7 +13,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from nnviz_widget.engine.details import module_detail, op_detail, type_name
-from nnviz_widget.engine.failure import line_label
+from nnviz_widget.engine.failure import line_label, line_text
 from nnviz_widget.engine.flops import flops_of
 from nnviz_widget.engine.graph import Edge, Graph, Group, Node, fold_siblings
 from nnviz_widget.engine.recording import STATE, Ref
@@ -144,6 +144,8 @@ class _Drawing:
         word = op.kind if op.kind in _KINDS else op.name
         node = self._node(op.node, (frame.path, frame.call), (word, kind), [op], outputs)
         node.detail = op.name if op.kind in {"input", "output"} else op_detail(op)
+        if op.kind == "decision":
+            node.value, node.code = op.read, line_text(op.source)
         weights = [source.name for ref in op.inputs if (source := self.ops[ref.op]).kind == "parameter"]
         node.params = self._count([name for name in weights if f"const:{name}" not in self.nodes], node)
         return node

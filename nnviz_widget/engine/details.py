@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from nnviz_widget.engine.recording import Op
 
-__all__ = ["module_detail", "op_detail", "type_name"]
+__all__ = ["module_detail", "op_detail", "read_label", "type_name"]
 
 _LONGEST = 40
 #: Attributes of modules that say something.
@@ -102,6 +102,14 @@ def op_detail(op: Op) -> str:
         f"{key}={_plain(value)}" for key, value in op.kwargs.items() if _is_plain(value) and key[0] != "_"
     ]
     return ", ".join(shown)[:_LONGEST]
+
+
+def read_label(value: Any) -> str:
+    """Return what Python read from the data, in a word: ``True``, ``3``, ``0.731``; empty for too much."""
+    if isinstance(value, list):
+        parts = [read_label(part) for part in value[:5]]
+        return f"[{', '.join(parts)}]" if len(value) < 5 and all(parts) else ""
+    return f"{value:g}" if isinstance(value, float) else str(value)[:_LONGEST]
 
 
 def _is_plain(value: Any) -> bool:

@@ -7,6 +7,7 @@ partial run.
 
 from __future__ import annotations
 
+import linecache
 import sysconfig
 from functools import lru_cache
 from pathlib import Path
@@ -20,10 +21,10 @@ from nnviz_widget.errors import ModelError
 if TYPE_CHECKING:
     from types import FrameType
 
-    from nnviz_widget.engine.recorder import _Recorder
+    from nnviz_widget.engine.recorder import Recorder
     from nnviz_widget.engine.recording import Recording
 
-__all__ = ["line_label", "model_error", "shape_label", "user_line"]
+__all__ = ["line_label", "line_text", "model_error", "shape_label", "user_line"]
 
 _TORCH = str(Path(torch.__file__).parent)
 _HERE = str(Path(__file__).parent)
@@ -64,6 +65,11 @@ def line_label(source: tuple[str, int]) -> str:
     return f"{_short_name(file)}:{line}"
 
 
+def line_text(source: tuple[str, int]) -> str:
+    """Return the line itself, as it is written; empty where its file cannot be read."""
+    return linecache.getline(*source).strip()
+
+
 @lru_cache(maxsize=1024)
 def _short_name(file: str) -> str:
     return "cell" if "ipykernel_" in file or file.startswith("<ipython-input") else Path(file).name
@@ -74,7 +80,7 @@ def shape_label(shape: tuple[int, ...]) -> str:
     return "×".join(map(str, shape)) if shape else "scalar"
 
 
-def model_error(recorder: _Recorder, error: Exception, recording: Recording) -> ModelError:
+def model_error(recorder: Recorder, error: Exception, recording: Recording) -> ModelError:
     """Finish the partial recording with the node that failed, and say what happened there."""
     from nnviz_widget.engine.trace import Trace  # noqa: PLC0415 - a trace knows recordings, not the reverse
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterator, Mapping
 
+    from nnviz_widget.engine.difference import Difference
+
 __all__ = ["Edge", "Graph", "Group", "Node", "Shape", "fold_siblings"]
 
 Shape: TypeAlias = tuple[int, ...]
@@ -67,6 +69,10 @@ class Node:
         Id of the group that it stands in.
     shared : str
         Id of the node that used the same weights first, where there is one.
+    value : str
+        Of a decision, what Python read there: ``True``, ``3``, ``0.731``; empty where that is not known.
+    code : str
+        Of a decision, the user's line that read it: ``if x.sum() > 0:``.
     """
 
     id: str
@@ -86,6 +92,8 @@ class Node:
     status: str = "ok"
     parent: str = ""
     shared: str = ""
+    value: str = ""
+    code: str = ""
 
 
 @dataclass(slots=True)
@@ -174,6 +182,34 @@ class Graph:
     def ids(self) -> list[str]:
         """Ids of all nodes, then of all groups."""
         return [item.id for item in self]
+
+    @property
+    def decisions(self) -> list[Node]:
+        """The nodes at which Python read a value of the data: for another input the graph may be another."""
+        return [node for node in self.nodes if node.op == "decision"]
+
+    def diff(self, before: Graph) -> Difference:
+        """Compare with the graph of an earlier run of the same model.
+
+        Parameters
+        ----------
+        before : Graph
+            Of another input, or of the same one with other weights.
+
+        Returns
+        -------
+        Difference
+            The nodes that are new, gone or wired in another way, the shapes that changed, and the decisions
+            on data at which the two runs parted; ``str`` says it in a sentence.
+
+        Examples
+        --------
+        >>> print(engine.trace(night).graph.diff(engine.trace(day).graph))  # doctest: +SKIP
+        another path at net.py:12 (`if x.mean() > 0` was False): 3 operations new, 2 gone
+        """
+        from nnviz_widget.engine.difference import difference  # noqa: PLC0415 - it builds on this module
+
+        return difference(self, before)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the graph as JSON-able plain data (tuples become lists)."""

@@ -112,6 +112,8 @@ class Op:
         File and line of the user's code that ran it.
     value : Tensor or None
         The tensor itself, for constants; never for parameters and buffers, which stay live by name.
+    read : str
+        Of a decision, what Python got, in a word; empty for too much.
     """
 
     index: int
@@ -128,6 +130,7 @@ class Op:
     aliases: tuple[Alias, ...] = ()
     source: tuple[str, int] = ("", 0)
     value: Tensor | None = None
+    read: str = ""
 
 
 class Frame:

@@ -15,6 +15,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from nnviz_widget.engine.activations import Recipe
+from nnviz_widget.engine.details import read_label
 from nnviz_widget.engine.failure import user_line
 from nnviz_widget.engine.memory import Kept, layout_of
 from nnviz_widget.engine.random_numbers import OwnRandomness
@@ -149,6 +150,10 @@ class Tape(TorchFunctionMode):
             return self._set_data(func, args[0], args[1])
         return self._run(func, traits, args, kwargs)
 
+    def compute(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Do what the user's line asks for, and nothing else: the time in here is the operation's own."""
+        return func(*args, **kwargs)
+
     def _run(self, func: Any, traits: Traits, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         inputs: list[Ref] = []
         frame = self.frame
@@ -171,11 +176,11 @@ class Tape(TorchFunctionMode):
         try:
             if traits.random and may_draw(traits, args, kwargs):
                 with self._randomness as randomness:
-                    result = func(*args, **kwargs)
+                    result = self.compute(func, args, kwargs)
                 if randomness.drew():
                     op.unsafe = "draws random numbers"
             else:
-                result = func(*args, **kwargs)
+                result = self.compute(func, args, kwargs)
         except Exception as error:
             self.failed = (error, op, frame)
             raise
@@ -186,6 +191,7 @@ class Tape(TorchFunctionMode):
             op.kind = "decision"
             reads = f"Python reads a value here ({traits.reads})"
             op.unsafe = "the data leaves torch here (numpy)" if traits.exposes else reads
+            op.read = "" if traits.exposes else read_label(result)
             # From here on, what comes from nowhere may have been computed from it.
             self._left_torch = f"may have come back from {'numpy' if traits.exposes else 'Python'}"
             self.place(op, frame)
