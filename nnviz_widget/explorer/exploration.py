@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from nnviz_widget.engine.jobs import Cancelled, ClosedError, Job, Priority
 from nnviz_widget.engine.tiles import unit_at
 from nnviz_widget.errors import InputError, ModelError, NNVizError, UnknownLayerError
-from nnviz_widget.explorer.results import find_logits, predictions
+from nnviz_widget.explorer.results import find_logits, path_change, predictions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -222,16 +222,19 @@ class Exploration:
     def _show(self, trace: Trace, sample: int, milliseconds: float) -> dict[str, Any]:
         graph = trace.graph.to_dict()
         changed = graph != self._graph
+        before = self.current if changed and self.failure is None else None
+        turned = path_change(trace, before, None if sample == self.sample else sample)
         self.current, self.sample, self.failure, self.saliency = trace, sample, None, None
         self.run_number += 1
         self.known_epoch = max(self.known_epoch, trace.epoch)
         target = self.targets[sample] if self.targets else None
         scored = predictions(trace.output, self.names, target)
         run = self._run_of(sample, trace.epoch, milliseconds, scored, consistent=trace.consistent)
-        news: dict[str, Any] = {"run": run, "epoch": self.known_epoch, "status": self.verdict(trace)}
+        news: dict[str, Any] = {}
         if changed:
-            self._graph = graph
-            news["graph"] = graph
+            # First: what the page then asks for the new run are nodes of its graph.
+            news["graph"] = self._graph = graph
+        news |= {"run": run | turned, "epoch": self.known_epoch, "status": self.verdict(trace)}
         if self.run_number == 1 or changed:
             news["info"] = {"flops": sum(node.flops for node in trace.graph.nodes)}
         self.announce(**news)

@@ -1,6 +1,6 @@
-"""What the engine returned, as numbers for people: predictions, a gradient as two maps of bytes.
+"""What the engine returned, for people: predictions, a gradient as two maps of bytes, another path in words.
 
-Plain functions of tensors. They ask the engine nothing and know neither the wire nor the widget.
+Plain functions. They ask the engine nothing and know neither the wire nor the widget.
 """
 
 from __future__ import annotations
@@ -16,7 +16,17 @@ from torch import Tensor
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["GradientMaps", "class_scores", "describe_shapes", "find_logits", "gradient_maps", "predictions"]
+    from nnviz_widget.engine.trace import Trace
+
+__all__ = [
+    "GradientMaps",
+    "class_scores",
+    "describe_shapes",
+    "find_logits",
+    "gradient_maps",
+    "path_change",
+    "predictions",
+]
 
 SHOWN_CLASSES = 10
 
@@ -111,6 +121,42 @@ def describe_shapes(output: Any, name: str = "output") -> list[str]:
         elif isinstance(value, (list, tuple)):
             pending.extend((f"{label}[{index}]", child) for index, child in enumerate(value))
     return lines
+
+
+def path_change(trace: Trace, before: Trace | None, sample: int | None) -> dict[str, Any]:
+    """Say that a run took another path than the one that it replaces on the screen, and what is new on it.
+
+    Parameters
+    ----------
+    trace, before : Trace
+        The new run and the one before it, if any.
+    sample : int, optional
+        Which sample the new run is of, where that is another one.
+
+    Returns
+    -------
+    change : dict
+        JSON: empty for the same path; else ``change`` with words, the ids of the nodes that are new, and the
+        one to look at first.
+    """
+    if before is None or not trace.kind == before.kind == "run":
+        return {}
+    found = trace.graph.diff(before.graph)
+    if found.same_structure:
+        return {}
+    who = "The same sample now" if sample is None else f"Sample {sample}"
+    decisions = [parting.node for parting in found.partings]
+    first = [*found.added, *decisions, *found.rewired][:1]
+    # The sentence goes on where the title ends: "took another path", "at net.py:12 (...): 3 operations new".
+    words = str(found).removeprefix("another path")
+    return {
+        "change": {
+            "title": f"{who} took another path{':' if words.startswith(':') else ''}",
+            "message": f"{words.lstrip(': ')}.",
+            "added": list(found.added),
+            "first": first[0] if first else None,
+        }
+    }
 
 
 @dataclass(frozen=True)
