@@ -18,16 +18,18 @@ from torch import nn
 from nnviz_widget.engine.admission import check_model, prepared, usable_device
 from nnviz_widget.engine.advice import advised
 from nnviz_widget.engine.jobs import CancelToken, Jobs
+from nnviz_widget.engine.measures import MEASURES, OF_THE_GRAPH, count_up, describe
 from nnviz_widget.engine.receptive import ReceptiveField, receptive_field
 from nnviz_widget.engine.recorder import record
 from nnviz_widget.engine.recording import Ref
 from nnviz_widget.engine.shapes import module_tree, record_shapes
 from nnviz_widget.engine.sharing import unwrap
 from nnviz_widget.engine.sources import Source, adapt
+from nnviz_widget.engine.timing import device_clock, time_parts
 from nnviz_widget.engine.trace import Trace
 from nnviz_widget.engine.twin import Twin
 from nnviz_widget.engine.units import Saliency, Units, locate
-from nnviz_widget.errors import InputError, ModelError, NNVizError, OutOfMemoryError, StaleError
+from nnviz_widget.errors import InputError, ModelError, NNVizError, OutOfMemoryError, StaleError, nearest
 
 if TYPE_CHECKING:
     import os
@@ -309,6 +311,96 @@ class Engine:
         options = {"axis": trace.channel_axis(name), "patches": patches, **options}
         return self._call(lambda _: tiles(trace.activation(layer), sample, **options))
 
+    def time_layers(
+        self,
+        trace: Trace,
+        *,
+        repeats: int = 5,
+        warmup: int = 1,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> dict[str, float | None]:
+        """Measure how long each layer, operation and group takes, on the inputs of a trace.
+
+        Recorded passes with a stopwatch that stands still while the recorder works, so that a time is that of
+        the model's own code; see ``nnviz_widget.engine.timing``. On a GPU each operation is waited for: the
+        times are those of operations that run alone, and their sum is more than a pass that overlaps them.
+
+        Parameters
+        ----------
+        trace : Trace
+            Of this engine; gives the inputs. The weights are those of now.
+        repeats : int
+            Passes that count, from 1; each number is the median over them.
+        warmup : int
+            Passes before them that do not count.
+        progress : callable, optional
+            Called on the engine's thread with how many passes are done, and of how many.
+
+        Returns
+        -------
+        dict of str to float or None
+            Seconds by node and group id, in the order of ``trace.graph.ids()``; ``""`` is the whole model. A
+            group's time is from its entry to its exit, all that runs in it included. None for what does not
+            run (inputs, outputs, stored constants) or did not run in every pass.
+        """
+        for name, number, least in (("repeats", repeats, 1), ("warmup", warmup, 0)):
+            if type(number) is not int or number < least:
+                raise InputError(f"{name} is a whole number from {least}, not {number!r}.")
+        self._own(trace)
+
+        def work(token: CancelToken) -> dict[str, float | None]:
+            self._twin.sync()
+            with self._twin.running():
+                times = time_parts(
+                    self._twin.module,
+                    trace.args,
+                    trace.kwargs,
+                    repeats=repeats,
+                    warmup=warmup,
+                    clock=device_clock(self.device),
+                    token=token,
+                    progress=progress,
+                )
+            return {name: times.get(name) for name in trace.graph.ids()}
+
+        return self._call(work)
+
+    def measure(
+        self, trace: Trace, what: str, *, progress: Callable[[int, int], None] | None = None
+    ) -> dict[str, float | None]:
+        """Return one number for every layer, operation and group of a trace.
+
+        Parameters
+        ----------
+        trace : Trace
+            Of this engine.
+        what : str
+            ``params`` (how many), ``flops`` (two for a multiply-add), ``bytes`` (memory of the outputs),
+            ``time`` (seconds, as `time_layers` measures it), ``mean`` (of the activation), or ``dead``: the
+            fraction of channels that are exactly zero at every position of every sample of the trace's batch,
+            0 to 1.
+        progress : callable, optional
+            Called on the engine's thread with how much is done, and of how much.
+
+        Returns
+        -------
+        dict of str to float or None
+            By node and group id, in the order of ``trace.graph.ids()``. Counts of a group are the sums over
+            what is in it, its mean and its dead channels those of its output. None where there is nothing to
+            tell: no activation, or one that holds indices or a mask.
+        """
+        if what not in MEASURES:
+            raise InputError(
+                f"There is no measure {what!r}.{nearest(str(what), MEASURES)}",
+                hint=f"Measures are {', '.join(MEASURES)}.",
+            )
+        if what == "time":
+            return self.time_layers(trace, progress=progress)
+        if what in OF_THE_GRAPH:
+            return count_up(trace.graph, what)
+        self._own(trace)
+        return self._call(lambda token: describe(trace, what, check=token.check, progress=progress))
+
     def refresh(self) -> int:
         """Read the weights anew and forget what was computed from older ones; returns the new epoch.
 
@@ -406,14 +498,17 @@ class Engine:
         self._units.clear()
         return self._twin.refresh()
 
-    def _resolve(self, trace: Trace, layer: str | nn.Module) -> str:
+    def _own(self, trace: Trace) -> None:
+        """Raise where this is no trace of this engine, or one without values."""
         if not isinstance(trace, Trace):
             raise InputError(f"Expected a trace of engine.trace(...), not {type(trace).__name__}.")
         if trace not in self._traces:
             raise InputError("This trace was made by another engine.", hint="Trace the input with this one.")
-        name = trace.resolve(layer)
         trace.need_values()
-        return name
+
+    def _resolve(self, trace: Trace, layer: str | nn.Module) -> str:
+        self._own(trace)
+        return trace.resolve(layer)
 
 
 @contextmanager

@@ -88,14 +88,16 @@ def record(
     OutOfMemoryError
         The device ran out of memory.
     """
-    recorder = _Recorder(
+    recorder = Recorder(
         module, kept=Kept(keep, budget), stop_at=stop_at, token=token, progress=progress, seed=seed
     )
     return recorder.run(tuple(args), dict(kwargs or {}), grad=grad)
 
 
-class _Recorder:
-    """The hooks of one run, around its tape."""
+class Recorder:
+    """The hooks of one run, around its tape. `record` is the way to use it; who measures derives from it."""
+
+    tape_type = Tape
 
     def __init__(
         self,
@@ -123,7 +125,7 @@ class _Recorder:
                     if tensor is not None and id(tensor) not in owned:
                         owned[id(tensor)] = (f"{path}.{name}" if path else name, kind)
                         self.tensors.append(tensor)
-        self.tape = Tape(self.root, owned, kept=kept, stop_at=stop_at, check=self.check, seed=seed)
+        self.tape = self.tape_type(self.root, owned, kept=kept, stop_at=stop_at, check=self.check, seed=seed)
         #: The last exception that left a module call, and the operation that raised it.
         self.failed: tuple[BaseException, Op] | None = None
         self._progress = progress

@@ -1,4 +1,4 @@
-"""Mean, spread, range, zeros, NaN, Inf and the histogram of a tensor, computed where the tensor is.
+"""Mean, spread, range, zeros, NaN, Inf, histogram and dead channels of a tensor, computed where it is.
 
 Works for every type (integers, bool, half precision, complex by magnitude) and for empty tensors. Moments
 are of the finite values alone, in float64 where the device has it.
@@ -7,7 +7,7 @@ are of the finite values alone, in float64 where the device has it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import nan, sqrt
+from math import isfinite, nan, sqrt
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,7 +15,7 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Stats", "statistics"]
+__all__ = ["Stats", "dead_fraction", "mean", "statistics"]
 
 _PIECE = 1 << 16
 
@@ -90,6 +90,46 @@ def statistics(tensor: Tensor, *, bins: int = 64) -> Stats:
         counts=counts,
         edges=edges,
     )
+
+
+def mean(tensor: Tensor) -> float | None:
+    """Return the mean of the finite values of a tensor; None where there is none.
+
+    Whole numbers and booleans are indices and masks: they have no mean that says anything, so None as well.
+    """
+    if not (tensor.is_floating_point() or tensor.is_complex()):
+        return None
+    values = _real(tensor)
+    wide = torch.float32 if values.device.type == "mps" else torch.float64
+    average = float(values.mean(dtype=wide)) if values.numel() else nan
+    if not isfinite(average):
+        values = values[values.isfinite()]
+        average = float(values.mean(dtype=wide)) if values.numel() else nan
+    return average if isfinite(average) else None
+
+
+def dead_fraction(tensor: Tensor, axis: int = 1) -> float | None:
+    """Return the fraction of channels that are exactly zero at every position of every sample of the batch.
+
+    After a ReLU such a channel is a dead unit as far as this batch tells: other inputs may wake it.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        An activation, the batch along axis 0.
+    axis : int
+        Which axis holds the channels, from 1.
+
+    Returns
+    -------
+    float or None
+        0 to 1; None where there are no channels, or no numbers of floating point.
+    """
+    if not tensor.is_floating_point() or tensor.dim() <= axis or tensor.numel() == 0:
+        return None
+    others = [place for place in range(tensor.dim()) if place != axis]
+    alive = (tensor.detach() != 0).sum(others) > 0
+    return 1.0 - float(alive.sum()) / alive.numel()
 
 
 def _moments(values: Tensor, low: float, width: float, bins: int) -> tuple[float, float, tuple[int, ...]]:

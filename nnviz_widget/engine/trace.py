@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from functools import cached_property
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -19,7 +20,7 @@ from nnviz_widget.engine.statistics import Stats, statistics
 from nnviz_widget.errors import InputError, NNVizError, UnknownLayerError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from torch import Tensor
 
@@ -183,6 +184,40 @@ class Trace:
         except KeyError:
             tensor = self._again(name)
         return tensor.detach() if tensor.requires_grad else tensor
+
+    def activations(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor | None]]:
+        """Go through the activations of many nodes and groups, each once; None where one gave no tensor.
+
+        What was let go is computed again, as much in one pass as the budget allows, and not kept.
+
+        Parameters
+        ----------
+        names : iterable of str
+            Ids. Those that are at hand come first.
+        """
+        self.need_values()
+        gone: list[str] = []
+        for name in names:
+            if self._activations.holds(name):
+                yield name, self.activation(name)
+            elif name in self._activations and self._recompute is not None:
+                gone.append(name)
+            else:
+                yield name, None
+        while gone:
+            assert self._recompute is not None
+            taken, size = [gone.pop()], 0
+            while gone and size <= (self._activations.budget or 0):
+                size += self._nbytes_of(gone[-1])
+                taken.append(gone.pop())
+            found = self._recompute(frozenset(taken))
+            for name in taken:
+                yield name, found.get(name)
+
+    def _nbytes_of(self, name: str) -> int:
+        ref = self.refs.get(name)
+        spec = self.ops[ref.op].outputs[ref.port] if ref is not None else None
+        return prod(spec.shape) * spec.dtype.itemsize if spec is not None and spec.dtype is not None else 0
 
     def need_values(self) -> None:
         """Raise `NNVizError` where this trace has shapes only."""
