@@ -51,6 +51,7 @@ def record(
     *,
     keep: str | Collection[str] | None = "all",
     grad: bool = False,
+    attached: bool = False,
     stop_at: str | None = None,
     token: Token | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -70,6 +71,8 @@ def record(
         Ids of the nodes and groups whose activation to keep.
     grad : bool
         Run with autograd. Gradients can then be taken with respect to those inputs that require them.
+    attached : bool
+        Leave the output on its autograd graph.
     stop_at : str, optional
         Node or group id: the run ends as soon as its output exists, which is then in `Recording.stopped`.
     token : object with `check`, optional
@@ -91,7 +94,7 @@ def record(
     recorder = Recorder(
         module, kept=Kept(keep, budget), stop_at=stop_at, token=token, progress=progress, seed=seed
     )
-    return recorder.run(tuple(args), dict(kwargs or {}), grad=grad)
+    return recorder.run(tuple(args), dict(kwargs or {}), grad=grad, attached=attached)
 
 
 class Recorder:
@@ -135,7 +138,9 @@ class Recorder:
 
     # -- the run --------------------------------------------------------------------------------------------
 
-    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, grad: bool) -> Recording:
+    def run(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], *, grad: bool, attached: bool = False
+    ) -> Recording:
         """Run the module and gather the recording."""
         recording = Recording(self.tape.ops, self.tape.refs, args=args, kwargs=kwargs, root=self.root)
         before = [version_of(tensor) for tensor in self.tensors]
@@ -146,6 +151,7 @@ class Recorder:
             recording.seconds = time.perf_counter() - start
             recording.activations = self.kept.activations()
             recording.stopped = self.tape.stopped
+            recording.harmless = not self.memory.diverted and not self.tape.drew
             recording.consistent = before == [version_of(tensor) for tensor in self.tensors]
             return recording
 
@@ -159,7 +165,7 @@ class Recorder:
                 with uncompiled(self.module), self.tape:
                     output = self.module(*args, **kwargs)
                 self.check()
-                recording.output = self._finish(output)
+                recording.output = self._finish(output, attached=attached)
         except Stop:
             recording.complete = False
         except NNVizError:
@@ -191,8 +197,8 @@ class Recorder:
             )
             self.tape.made(op.node, tensor)
 
-    def _finish(self, output: Any) -> Any:
-        """Record the outputs; return the structure that the model returned, detached."""
+    def _finish(self, output: Any, *, attached: bool) -> Any:
+        """Record the outputs; return the structure that the model returned, detached unless `attached`."""
         current = self.memory.current
         named = [(name, current(tensor)) for name, tensor in tensors_of(output)]
         for name, tensor in named:
@@ -206,6 +212,8 @@ class Recorder:
             # Of several outputs the first that could be scores stands for all of them.
             scores = [tensor for _, tensor in named if tensor.is_floating_point() and tensor.dim() > 1]
             self.tape.made("output", [*scores, named[0][1]][0])
+        if attached:
+            return tree_map(lambda x: current(x) if isinstance(x, torch.Tensor) else x, output)
         if self.memory.diverted or any(tensor.requires_grad for _, tensor in named):
             output = tree_map(lambda x: current(x).detach() if isinstance(x, torch.Tensor) else x, output)
         return output

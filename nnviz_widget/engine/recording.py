@@ -204,6 +204,9 @@ class Recording:
         False where weights moved while the pass ran.
     complete : bool
         False after a stop, a cancel or a failure.
+    harmless : bool
+        Whether the model drew no random numbers and wrote into no tensor that it did not make itself: then it
+        may also run without a recorder.
     failed : str
         Id of the node or group at which the model raised, else empty.
     kind, note : str
@@ -222,6 +225,7 @@ class Recording:
     seconds: float = 0.0
     consistent: bool = True
     complete: bool = True
+    harmless: bool = True
     failed: str = ""
     kind: str = "run"
     note: str = ""

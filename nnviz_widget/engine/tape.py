@@ -97,6 +97,8 @@ class Tape(TorchFunctionMode):
         self._state: dict[int, Tensor] = {}
         self._stop_at = stop_at
         self._randomness = OwnRandomness(seed)
+        #: Whether an operation drew random numbers.
+        self.drew = False
 
     def made(self, name: str, tensor: Tensor) -> None:
         """Keep the output of a node or group, and stop there if that was the goal."""
@@ -178,6 +180,7 @@ class Tape(TorchFunctionMode):
                 with self._randomness as randomness:
                     result = self.compute(func, args, kwargs)
                 if randomness.drew():
+                    self.drew = True
                     op.unsafe = "draws random numbers"
             else:
                 result = self.compute(func, args, kwargs)
