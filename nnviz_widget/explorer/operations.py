@@ -12,10 +12,14 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, field
+from math import nan
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
+
 from nnviz_widget.engine.jobs import Cancelled, Priority
+from nnviz_widget.engine.measures import MEASURES
 from nnviz_widget.errors import ModelError, NNVizError, nearest
 from nnviz_widget.explorer import layers, params, pictures
 
@@ -45,11 +49,12 @@ class Reply:
 
 @dataclass(frozen=True)
 class Question:
-    """What an operation is given: the parameters, binary parts and the token of its job."""
+    """What an operation is given: parameters, binary parts, its cancel token, whom to tell how far it is."""
 
     p: Mapping[str, Any]
     buffers: tuple[Buffer, ...]
     token: CancelToken
+    progress: Callable[[int, int], None]
 
 
 Stream: TypeAlias = "Generator[Reply, None, Reply]"
@@ -97,7 +102,7 @@ class Operations:
 
     def _answer(self, exchange: Exchange, operation: Operation, token: CancelToken) -> None:
         request = exchange.request
-        question = Question(request.params, request.buffers, token)
+        question = Question(request.params, request.buffers, token, exchange.progress)
         try:
             result = operation(self._exploration, question)
             if isinstance(result, GeneratorType):
@@ -218,6 +223,14 @@ def _stats(exploration: Exploration, question: Question) -> Reply:
     return Reply(arrays, meta)
 
 
+def _measure(exploration: Exploration, question: Question) -> Reply:
+    trace = exploration.trace_of(_sample(exploration, question))
+    by = params.choice(question.p, "by", MEASURES)
+    measured = exploration.engine.measure(trace, by, progress=question.progress)
+    numbers = [nan if number is None else number for number in measured.values()]
+    return Reply({"values": np.asarray(numbers, dtype=np.float32)}, {"by": by})
+
+
 def _saliency(exploration: Exploration, question: Question) -> Stream:
     exploration.trace_of(_sample(exploration, question))
     started = time.perf_counter()
@@ -255,6 +268,7 @@ _OPERATIONS: dict[str, Operation] = {
     "maps": _maps,
     "values": _values,
     "stats": _stats,
+    "measure": _measure,
     "saliency": _saliency,
     "pixel": _pixel,
 }

@@ -11,11 +11,19 @@ from typing import TYPE_CHECKING, Any
 from nnviz_widget.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
-__all__ = ["integer", "integers", "name", "names"]
+__all__ = ["choice", "integer", "integers", "name", "names"]
 
 _MISSING = object()
+
+
+def choice(params: Mapping[str, Any], key: str, allowed: Collection[str]) -> str:
+    """Return one of a few texts."""
+    value = params.get(key)
+    if not isinstance(value, str) or value not in allowed:
+        raise InputError(f"{key!r} must be one of {', '.join(map(repr, allowed))}.")
+    return value
 
 
 def integer(params: Mapping[str, Any], key: str, low: int, high: int, *, default: Any = _MISSING) -> int:

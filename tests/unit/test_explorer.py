@@ -208,6 +208,23 @@ def test_statistics_are_those_of_the_activation(make):
     assert meta["max"] == pytest.approx(values[0, 2].max(), rel=1e-6)
 
 
+def test_one_number_for_every_node_and_group_comes_in_the_order_of_the_graph(make):
+    w, page = make()
+    ids = w.trace.graph.ids()
+    meta, arrays = page.get("measure", by="mean")
+    assert meta == {"by": "mean"}
+    measured = dict(zip(ids, arrays["values"], strict=True))
+    with torch.no_grad():
+        assert measured["conv"] == pytest.approx(float(w.trace.activation("conv").mean()), rel=1e-5)
+    assert np.isnan(measured["input"]), "nothing to tell is NaN"
+    _, arrays = page.get("measure", by="time")
+    times = dict(zip(ids, arrays["values"], strict=True))
+    assert times[""] > times["conv"] > 0
+    steps = [m for m, _ in page.sent if m["t"] == "progress"]
+    assert steps[0]["done"] == 0
+    assert steps[0]["total"] > 1
+
+
 def test_strips_hold_the_strongest_maps_of_many_nodes_and_skip_what_is_not_there(make):
     w, page = make()
     nodes = ["conv", "gone", "fc", "conv2"]
@@ -306,6 +323,9 @@ def test_a_long_reply_arrives_in_acknowledged_chunks(make):
         ("saliency", {"node": "conv", "unit": []}, "bad_request"),
         ("saliency", {"node": "conv", "unit": ["a"]}, "bad_request"),
         ("saliency", {"node": "output", "unit": [5]}, "bad_request"),
+        ("measure", {}, "bad_request"),
+        ("measure", {"by": "beauty"}, "bad_request"),
+        ("measure", {"by": "time", "sample": 9}, "bad_request"),
         ("strips", {"nodes": "conv"}, "bad_request"),
         ("strips", {"nodes": ["x"] * 5000}, "bad_request"),
         ("pixel", {"y": 99, "x": 0}, "bad_request"),
@@ -339,11 +359,11 @@ def test_hundreds_of_strange_requests_are_each_answered_and_stop_nothing(make):
         "unit": st.lists(st.integers(0, 12)),
     }
     ops = st.sampled_from(
-        ["inputs", "input", "run", "strips", "maps", "values", "stats", "saliency", "pixel"]
+        ["inputs", "input", "run", "strips", "maps", "values", "stats", "measure", "saliency", "pixel"]
     )
     ops |= st.sampled_from(["still", "fly"])
     params = st.dictionaries(
-        st.sampled_from([*known, "nodes", "size", "count", "max_side", "x", "y"]), json
+        st.sampled_from([*known, "nodes", "size", "count", "max_side", "x", "y", "by"]), json
     ) | (st.fixed_dictionaries({}, optional=known))
 
     @settings(max_examples=500, deadline=None, database=None)

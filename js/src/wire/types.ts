@@ -203,6 +203,12 @@ export interface Operations {
       numel: number;
     };
   };
+  /** One number for every node and then every group, in the order of the graph; NaN where there is nothing to tell. */
+  measure: {
+    params: { by: "params" | "flops" | "bytes" | "time" | "mean" | "dead"; sample: number };
+    arrays: { values: Float32Array };
+    meta: { by: string };
+  };
   /** d unit / d input, both maps `[h, w]` cropped to `box`; zero outside of it. */
   saliency: {
     params: { node: string; sample: number; unit: Unit };
