@@ -23,6 +23,7 @@ import {
 } from "./words";
 
 interface Props {
+  timesWords,
   box: DrawnBox;
   x: number;
   y: number;
@@ -195,11 +196,11 @@ function Pips({ fold }: { fold: Item }) {
 }
 
 function Title({ item }: { item: Item }) {
-  const [name, hint, times] = [nameOf(item), hintOf(item), timesOf(item)];
+  const [name, hint, times] = [nameOf(item), hintOf(item), timesWords(item)];
   return (
     <span class="nn-title" title={hint ? `${name} · ${hint}` : name}>
       <b class="nn-name">{name}</b>
-      {times > 1 && <span class="nn-times">×{times}</span>}
+      {times && <span class="nn-times">{times}</span>}
       {hint && <span class="nn-hint">{hint}</span>}
     </span>
   );

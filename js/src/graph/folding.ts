@@ -1,17 +1,15 @@
 // What a level draws for many siblings that are alike: one stack ("×12") instead of a card for each. Siblings that
 // were taken out of their stack stand alone, and what is left on either side of them stays folded. Blocks that
-// alternate between two kinds fold in pairs.
+// alternate between two kinds fold in pairs, and what is done again and again with the same weights folds in steps.
 
-import type { Item } from "./hierarchy";
+import { type Item, leavesOf } from "./hierarchy";
+import { repeatsIn, type Sources } from "./steps";
 
 /** Identical siblings fold from this many on; two of them are quicker seen than unfolded. */
 export const FOLD_FROM = 3;
 
 /** Makes one item of several siblings. */
 export type Gather = (kind: "fold" | "part", members: Item[]) => Item;
-
-/** Whether a tensor goes from one item to another. */
-export type Feeds = (from: Item, to: Item) => boolean;
 
 export interface Folded {
   items: Item[];
@@ -23,12 +21,22 @@ export function foldSiblings(
   members: Item[],
   apart: ReadonlySet<string>,
   gather: Gather,
-  feeds: Feeds,
+  sources: Sources,
 ): Folded {
   const items: Item[] = [];
   let times = 1;
+  const repeats = repeatsIn(members, sources);
   for (let at = 0; at < members.length; ) {
-    const { length, period } = runAt(members, at, feeds);
+    const next = repeats[0];
+    if (next?.start === at) {
+      repeats.shift();
+      const alone = next.before.length === 0 && next.end - next.start === members.length;
+      if (alone) times = next.steps.length;
+      items.push(...next.before, ...stacks(stepsOf(next.steps, gather), apart, alone, gather));
+      at = next.end;
+      continue;
+    }
+    const { length, period } = runAt(next ? members.slice(0, next.start) : members, at, sources);
     const run = members.slice(at, at + length);
     at += length;
     if (length / period < FOLD_FROM) {
@@ -61,6 +69,15 @@ function stacks(units: Item[], apart: ReadonlySet<string>, alone: boolean, gathe
   return out;
 }
 
+/** A step of several members is one thing, as a step of one is. */
+function stepsOf(steps: Item[][], gather: Gather): Item[] {
+  return steps.map((step, at) => {
+    const unit = step.length === 1 ? (step[0] as Item) : gather("part", step);
+    unit.step = at + 1;
+    return unit;
+  });
+}
+
 function pairs(run: Item[], gather: Gather): Item[] {
   const out: Item[] = [];
   for (let at = 0; at < run.length; at += 2) out.push(gather("part", run.slice(at, at + 2)));
@@ -68,7 +85,7 @@ function pairs(run: Item[], gather: Gather): Item[] {
 }
 
 /** How many siblings from here on repeat: each like the one before it, or like the one before that. */
-function runAt(members: Item[], at: number, feeds: Feeds): { length: number; period: 1 | 2 } {
+function runAt(members: Item[], at: number, sources: Sources): { length: number; period: 1 | 2 } {
   const size = members[at]?.group?.fold ?? 1;
   let length = 1;
   while (length < size && members[at + length]?.group?.fold === size) length++;
@@ -78,13 +95,19 @@ function runAt(members: Item[], at: number, feeds: Feeds): { length: number; per
     const [a, b, c] = [members[next - 2], members[next - 1], members[next]];
     if (!a?.group || !b?.group || c?.group?.fold !== 1 || c.group.type !== a.group.type) return false;
     const like = likeness(c);
-    return feeds(b, c) && likeness(a) === like && likeness(b) !== like;
+    return feeds(b, c, sources) && likeness(a) === like && likeness(b) !== like;
   };
   if (members[at + 1]?.group?.fold !== 1) return { length, period: 1 };
   let last = at + 1;
   while (follows(last + 1)) last++;
   const whole = Math.floor((last - at + 1) / 2) * 2;
   return whole / 2 >= FOLD_FROM ? { length: whole, period: 2 } : { length: 1, period: 1 };
+}
+
+/** Whether a tensor goes from one item to another. */
+function feeds(from: Item, to: Item, sources: Sources): boolean {
+  const inside = new Set(leavesOf(from));
+  return leavesOf(to).some((id) => sources(id).some((source) => inside.has(source)));
 }
 
 /** Equal for groups of the same classes, operations, settings, parameters and shapes, in the same order. */

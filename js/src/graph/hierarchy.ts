@@ -35,6 +35,8 @@ export interface Item {
   leaves: number;
   /** How many identical ones it stands for. */
   times: number;
+  /** Which of the steps it is that do the same again, from 1; 0 for what is not done again. */
+  step: number;
   level: Level;
 }
 
@@ -99,7 +101,7 @@ export function buildHierarchy(graph: Graph, apart: ReadonlySet<string> = new Se
       }
     }
     const gathered: Gather = (kind, some) => add(gather(kind, some, item));
-    const folded = foldSiblings(tuck(members, gathered), apart, gathered, feeds);
+    const folded = foldSiblings(tuck(members, gathered), apart, gathered, links.sources);
     item.children = divide(folded.items, gathered);
     item.times = folded.times;
     return item;
@@ -110,11 +112,6 @@ export function buildHierarchy(graph: Graph, apart: ReadonlySet<string> = new Se
     if (!found) return members;
     const rest = members.filter((member) => !found.tray.includes(member));
     return [...rest.slice(0, found.at), gathered("tray", found.tray), ...rest.slice(found.at)];
-  }
-
-  function feeds(from: Item, to: Item): boolean {
-    const inside = new Set(leavesOf(from));
-    return leavesOf(to).some((id) => links.sources(id).some((source) => inside.has(source)));
   }
 
   const orphans = strays(graph);
@@ -154,6 +151,7 @@ function fresh(id: string, kind: ItemKind, rep: string, parent: Item | null): It
     depth: 0,
     leaves: 0,
     times: 1,
+    step: 0,
     level,
   };
 }

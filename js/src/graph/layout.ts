@@ -8,7 +8,7 @@ import { closedBox, HEADER, OPEN_MIN_WIDTH, PAD_BOTTOM, PAD_X } from "./cards";
 import { canOpen, type Hierarchy, type Item, isOpen, type Level, type Open } from "./hierarchy";
 import type { Point } from "./layered";
 import { type LevelBox, type LevelLayout, type LevelWire, layoutLevel } from "./level";
-import { formOf, hintOf, nameOf, timesOf } from "./words";
+import { formOf, hintOf, nameOf, timesWords } from "./words";
 
 /** Where the network runs to. */
 export type Direction = "down" | "right";
@@ -136,7 +136,7 @@ export class Layouter {
       box,
       weight: (at) => weightOf(children[at - entries]),
       wires,
-      beside: besides(children, level, entries),
+      beside: besides(children, level, entries, inner),
     });
     if (item.parent) straighten(laid, entries, entries + children.length, level.exits.length);
     const { left, ends, top, bottom, least } = this.frame(item, laid);
@@ -331,8 +331,13 @@ function portX(
   return point ? point[0] + layout.offset[0] : undefined;
 }
 
-/** Constants that only one child uses stand beside it. */
-function besides(children: readonly Item[], level: Level, entries: number): Map<number, number> {
+/** Constants that only one child uses stand beside it, unless that is open: its entries are on its top. */
+function besides(
+  children: readonly Item[],
+  level: Level,
+  entries: number,
+  inner: readonly (GroupLayout | null)[],
+): Map<number, number> {
   const out = new Map<number, number>();
   children.forEach((child, at) => {
     if (formOf(child) !== "constant") return;
@@ -342,6 +347,7 @@ function besides(children: readonly Item[], level: Level, entries: number): Map<
       uses.size === 1 &&
       use !== undefined &&
       use < children.length &&
+      !inner[use] &&
       formOf(children[use] as Item) !== "constant"
     )
       out.set(at + entries, use + entries);
@@ -351,7 +357,7 @@ function besides(children: readonly Item[], level: Level, entries: number): Map<
 
 /** Roughly, on the safe side: fonts differ. */
 function titleWidth(item: Item): number {
-  return 24 + 8.5 * nameOf(item).length + 7.5 * hintOf(item).length + (timesOf(item) > 1 ? 40 : 0);
+  return 24 + 8.5 * nameOf(item).length + 7.5 * hintOf(item).length + 8 * timesWords(item).length;
 }
 
 /** What is open in an item, as a word: equal words, equal layouts. */

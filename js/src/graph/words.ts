@@ -129,6 +129,8 @@ export function nameOf(item: Item): string {
   const { node, group } = item;
   if (item.kind === "tray") return "plumbing";
   if (item.kind === "fold" || item.kind === "part") {
+  if (isSteps(item)) return nameOf(item.children[0] as Item);
+  if (item.kind === "part" && item.step > 0) return repeatedName(item);
     const first = nameOf(endOf(item, 0));
     const last = nameOf(endOf(item, -1));
     const alike = item.kind === "fold" || item.children.every((child) => child.group);
@@ -140,6 +142,18 @@ export function nameOf(item: Item): string {
 }
 
 /** The first or last of those that are gathered in it. */
+/** Whether it stands for the steps of a loop. */
+function isSteps(item: Item): boolean {
+  return item.kind === "fold" && (item.children[0]?.step ?? 0) > 0;
+}
+
+/** What a step does: its layers by their names, or where there is none its operations from first to last. */
+function repeatedName(item: Item): string {
+  const layers = item.children.filter((child) => child.group || child.node?.kind === "module");
+  if (layers.length > 0) return layers.map(nameOf).join(", ");
+  return `${nameOf(endOf(item, 0))} … ${nameOf(endOf(item, -1))}`;
+}
+
 function endOf(item: Item, at: 0 | -1): Item {
   const member = item.node || item.group ? undefined : item.children.at(at);
   return member ? endOf(member, at) : item;
@@ -153,6 +167,7 @@ function isStored(node: GraphNode): boolean {
 /** Which use of a module that is used several times: "2nd use". */
 function useOf(item: Item): string {
   const call = item.node?.kind === "op" ? 0 : (item.node?.call ?? item.group?.call ?? 0);
+  if (item.kind === "part" && item.step > 0) return `step ${item.step}`;
   return call === 0 ? "" : `${call + 1}${["nd", "rd"][call - 1] ?? "th"} use`;
 }
 
@@ -195,6 +210,8 @@ function groupHint(item: Item): string {
   if (item.kind === "tray") return inner.map(nameOf).join(", ");
   if (item.kind === "part" && !inner.every((child) => child.group?.type === type))
     return `${item.leaves} operations`;
+  if (isSteps(item)) return hint(inner[0] as Item);
+  if (item.kind === "part" && item.step > 0) return `${item.leaves} operations`;
   if (item.kind !== "group" || !ANONYMOUS.has(type)) return type;
   const blocks = inner.reduce((sum, child) => sum + countBlocks(child), 0);
   if (blocks > 1 && inner.every((child) => !child.node)) return `${blocks} blocks`;
@@ -208,6 +225,13 @@ export function timesOf(item: Item): number {
 
 export function markOf(item: Item): string {
   const op = item.node?.op ?? "";
+/** "×12", "×24 steps" where the same weights are used again, nothing for what is there once. */
+export function timesWords(item: Item): string {
+  if (item.times < 2) return "";
+  const again = item.children.some((child) => child.step > 0 || isSteps(child));
+  return `×${item.times}${again ? " steps" : ""}`;
+}
+
   return MARKS[op] ?? op;
 }
 
@@ -250,7 +274,9 @@ export function statusOf(item: Item): string {
 function gatheredLabel(item: Item): string {
   if (item.kind === "fold") return `${item.children.length} identical blocks`;
   return `${item.leaves} operations`;
+  if (isSteps(item)) return `${item.children.length} steps of`;
 }
+  if (item.step > 0) return `step ${item.step} of`;
 
 /** "conv2d layer1.0.conv1, 64 × 56 × 56". */
 export function labelOf(item: Item): string {

@@ -1,0 +1,169 @@
+// Which members of a level are the same thing done again: a cell called once for each time step, a block called
+// several times in a row, a loop of operations. Such a run is read from what the steps are (the same module, the same
+// operation with the same shapes) and from how they hang together: each as the one before it.
+
+import type { Item } from "./hierarchy";
+
+/** What a node reads. */
+export type Sources = (id: string) => readonly string[];
+
+/** `steps[k]` holds the members of step k; `before` are constants that were made between them for all of them. */
+export interface Repeat {
+  start: number;
+  end: number;
+  before: Item[];
+  steps: Item[][];
+}
+
+const STEPS_FROM = 3;
+/** Steps that do not feed each other stand side by side while they are few: the towers of a triplet. */
+const SIDE_BY_SIDE_FROM = 4;
+const STEP_MAX = 48;
+/** A loop without weights of its own is only one if it is short and long enough at once. */
+const PLAIN = { from: 4, least: 2, most: 12 };
+
+interface Candidate {
+  at: number;
+  period: number;
+  count: number;
+}
+
+export function repeatsIn(members: readonly Item[], sources: Sources): Repeat[] {
+  const named = nameAll(members);
+  if (!named) return [];
+  const level = new Wiring(members, sources);
+  const order = [...members.keys()].filter((at) => !level.lifted.has(at));
+  const keys = order.map((at) => named[at] as number);
+  const taken = new Set<number>();
+  const found: Repeat[] = [];
+  for (const candidate of candidates(keys)) {
+    const { at, period, count } = candidate;
+    const span = order.slice(at, at + period * count);
+    if (span.some((member) => taken.has(member)) || !level.repeats(span, period)) continue;
+    const [start, end] = [span[0] as number, (span[span.length - 1] as number) + 1];
+    for (let member = start; member < end; member++) taken.add(member);
+    const steps = Array.from({ length: count }, (_, step) =>
+      span.slice(step * period, (step + 1) * period).map((member) => members[member] as Item),
+    );
+    const before = [...level.lifted].filter((member) => member > start && member < end);
+    found.push({ start, end, steps, before: before.map((member) => members[member] as Item) });
+  }
+  return found.sort((a, b) => a.start - b.start);
+}
+
+/** The same number for the same thing again, -1 for what is there once; null where that is all. */
+function nameAll(members: readonly Item[]): number[] | null {
+  const short = members.map(shortly);
+  const counts = new Map<string, number>();
+  for (const word of short) counts.set(word, (counts.get(word) ?? 0) + 1);
+  if (Math.max(...counts.values()) < STEPS_FROM) return null;
+  const words = new Map<string, number>();
+  return members.map((member, at) => {
+    const word = short[at] as string;
+    if (word === "" || counts.get(word) === 1) return -1;
+    const whole = sameAgain(member);
+    const known = words.get(whole) ?? words.size;
+    words.set(whole, known);
+    return known;
+  });
+}
+
+function shortly({ node, group }: Item): string {
+  if (node?.kind === "module") return node.path;
+  if (node) return node.kind === "op" ? node.op : "";
+  return group?.path ?? "";
+}
+
+function sameAgain(item: Item): string {
+  const { node, group } = item;
+  // What an operation is told may be the time: x[:, 3].
+  if (node) return [node.kind === "module" ? node.path : "", node.op, node.status, node.output_shapes].join();
+  return `${group?.path}(${item.children.map(sameAgain).join(";")})`;
+}
+
+/** Where a sequence repeats itself, what covers most first; of equals the shortest period. */
+function candidates(keys: readonly number[]): Candidate[] {
+  const out: Candidate[] = [];
+  for (let period = 1; period <= STEP_MAX && period * STEPS_FROM <= keys.length; period++) {
+    let at = 0;
+    while (at + period < keys.length) {
+      let matched = 0;
+      while (keys[at + matched] === keys[at + matched + period] && keys[at + matched] !== -1) matched++;
+      const count = Math.floor(matched / period) + 1;
+      // A run that does not end with a whole step may as well begin later.
+      const spare = matched % period;
+      if (count >= STEPS_FROM)
+        for (let late = 0; late <= spare; late++) out.push({ at: at + late, period, count });
+      at += matched + 1;
+    }
+  }
+  return out.sort((a, b) => b.count * b.period - a.count * a.period || a.period - b.period || a.at - b.at);
+}
+
+/** Who reads whom on one level. */
+class Wiring {
+  /** Constants that several members read: they belong to none of the steps. */
+  readonly lifted = new Set<number>();
+  private readonly reads: number[][];
+
+  constructor(
+    private readonly members: readonly Item[],
+    sources: Sources,
+  ) {
+    const home = new Map<string, number>();
+    const visit = (item: Item, at: number) => {
+      if (item.node) home.set(item.id, at);
+      for (const child of item.children) visit(child, at);
+    };
+    members.forEach(visit);
+    const reads = members.map(() => new Set<number>());
+    for (const [id, at] of home) {
+      for (const source of sources(id)) {
+        const from = home.get(source);
+        if (from !== undefined && from !== at) reads[at]?.add(from);
+      }
+    }
+    this.reads = reads.map((set) => [...set]);
+    const readers = new Map<number, number>();
+    for (const from of this.reads.flat()) readers.set(from, (readers.get(from) ?? 0) + 1);
+    members.forEach((member, at) => {
+      if (member.node?.kind === "constant" && (readers.get(at) ?? 0) > 1) this.lifted.add(at);
+    });
+  }
+
+  /** Whether each step is wired as the one before it, and there is a reason to take them for steps. */
+  repeats(span: readonly number[], period: number): boolean {
+    const place = new Map(span.map((member, at) => [member, at]));
+    const count = span.length / period;
+    // What each member reads of its own step and of the one before.
+    const wired = span.map((member, at) => {
+      const [own, last]: [number[], number[]] = [[], []];
+      for (const from of this.reads[member] as number[]) {
+        const there = place.get(from);
+        if (there === undefined) continue;
+        const back = Math.floor(at / period) - Math.floor(there / period);
+        if (back === 0) own.push(there % period);
+        else if (back === 1) last.push(there % period);
+      }
+      return { own: own.sort().join(), last: last.sort().join() };
+    });
+    for (let at = period; at < span.length; at++) {
+      const [here, before] = [wired[at], wired[at - period]];
+      if (here?.own !== before?.own || (at >= 2 * period && here?.last !== before?.last)) return false;
+    }
+    const feeding = wired.slice(period, 2 * period).some(({ last }) => last !== "");
+    if (this.weighs(span.slice(0, period))) return count >= (feeding ? STEPS_FROM : SIDE_BY_SIDE_FROM);
+    return feeding && count >= PLAIN.from && period >= PLAIN.least && period <= PLAIN.most;
+  }
+
+  /** Modules come with weights; so do operations that read a parameter. */
+  private weighs(step: readonly number[]): boolean {
+    return step.some((at) => {
+      const { node } = this.members[at] as Item;
+      if (!node || node.kind === "module") return true;
+      return (this.reads[at] as number[]).some(
+        (from) => this.lifted.has(from) && this.members[from]?.node?.op === "parameter",
+      );
+    });
+  }
+}
