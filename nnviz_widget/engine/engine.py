@@ -3,7 +3,7 @@
 Every question is one method, one job on the engine's thread, and one plain answer. This facade checks what it
 is given, sends the work to the thread, and adds to errors what the user can do next. The model is run by
 ``recorder`` on the ``twin``, gradients are taken by ``units``, receptive fields by ``receptive``, pictures by
-``tiles``.
+``tiles``; what explains an output is in ``explaining``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import nn
 
 from nnviz_widget.engine.admission import check_model, prepared, usable_device
 from nnviz_widget.engine.advice import advised
+from nnviz_widget.engine.explaining import Explaining
 from nnviz_widget.engine.jobs import CancelToken, Jobs
 from nnviz_widget.engine.measures import MEASURES, OF_THE_GRAPH, count_up, describe
 from nnviz_widget.engine.receptive import ReceptiveField, receptive_field
@@ -53,7 +54,7 @@ _CPU_BUDGET = 1 << 30
 _DEVICE_SHARE = 8  # of a GPU's memory, one part in so many
 
 
-class Engine:
+class Engine(Explaining):
     """See inside a PyTorch model while leaving it exactly as it is.
 
     Parameters
@@ -104,6 +105,7 @@ class Engine:
         self.progress: Callable[[int, int], None] | None = None
         self._twin = Twin(self._source.module, device=usable_device(device))
         self._units = Units(self._twin, _default_budget(self._twin.device))
+        self._runs = None
         self._traces: weakref.WeakSet[Trace] = weakref.WeakSet()
         self.jobs = Jobs(f"nnviz-engine-{type(self._source.module).__name__}")
 
@@ -419,6 +421,7 @@ class Engine:
         """Cancel what runs, end the thread, and let go of all memory. Traces stay readable."""
         self.jobs.close()
         self._units.clear()
+        self._runs = None
         self._twin.close()
         self._source = Source(nn.Module(), note=self._source.note)
 
@@ -433,6 +436,9 @@ class Engine:
                 return work(token)
 
         return self.jobs.call(run)
+
+    def _path_of(self, module: nn.Module) -> str | None:
+        return _path(self, module)
 
     def _frozen(self) -> frozenset[str]:
         """Names of the user's parameters that are not trained; copies of them do not tell."""

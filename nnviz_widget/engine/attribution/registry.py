@@ -1,0 +1,115 @@
+"""The methods by name, with their options; and what is said about options that are none.
+
+A method is a generator function. It takes a `Task` and keyword options, and yields `Part` after `Part`, the
+last of them whole; the first line of its docstring is what people read about it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from nnviz_widget.errors import InputError, UnknownNameError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from nnviz_widget.engine.attribution.result import Part
+
+    Method = Callable[..., Iterator[Part]]
+
+__all__ = ["MethodInfo", "known_methods", "method", "method_named"]
+
+#: Imported when methods are first asked for, in the order in which people meet them.
+_FAMILIES = (
+    "gradients",
+    "integrated",
+)
+
+
+@dataclass(frozen=True)
+class MethodInfo:
+    """What is known of a method without running it.
+
+    Attributes
+    ----------
+    name : str
+        As `Engine.attribute` takes it.
+    description : str
+        One line.
+    options : mapping of str to object
+        Each option and its default. ``target`` and ``additional_forward_args`` are taken by all.
+    cost : str
+        Model passes for one sample: ``F`` is a forward, ``B`` a backward.
+    family : str
+        ``gradient``, ``path``, ``cam``, ``perturbation``, ``surrogate``, ``layer``, ``attention`` or
+        ``relevance``.
+    shape : str
+        ``input``, or ``layer`` where the values have the shape of a layer's activation.
+    paper : str
+        Where it comes from.
+    """
+
+    name: str
+    description: str
+    options: Mapping[str, Any]
+    cost: str
+    family: str
+    shape: str
+    paper: str
+    run: Method
+
+    def __str__(self) -> str:
+        return self.description
+
+    def checked(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return all options with their defaults; raise `InputError` for one that there is not."""
+        for name in options:
+            if name not in self.options:
+                takes = ", ".join(self.options) or "no options"
+                raise InputError(
+                    f"{self.name!r} has no option {name!r}.{nearest(name, self.options)}",
+                    hint=f"It takes {takes}.",
+                )
+        return {**self.options, **options}
+
+
+_methods: dict[str, MethodInfo] = {}
+
+
+def method(
+    name: str, *, cost: str, family: str, paper: str = "", shape: str = "input"
+) -> Callable[[Method], Method]:
+    """Register a generator function as a method. Its options are its keyword-only parameters."""
+
+    def register(run: Method) -> Method:
+        options = {
+            parameter.name: parameter.default
+            for parameter in inspect.signature(run).parameters.values()
+            if parameter.kind is parameter.KEYWORD_ONLY
+        }
+        line = (inspect.getdoc(run) or name).splitlines()[0]
+        _methods[name] = MethodInfo(name, line, options, cost, family, shape, paper, run)
+        return run
+
+    return register
+
+
+def known_methods() -> dict[str, MethodInfo]:
+    """Return every method by its name."""
+    for family in _FAMILIES:
+        import_module(f"nnviz_widget.engine.attribution.{family}")
+    return dict(_methods)
+
+
+def method_named(name: object) -> MethodInfo:
+    """Return a method, or raise `UnknownNameError` with the nearest name there is."""
+    known = known_methods()
+    if not isinstance(name, str) or name not in known:
+        raise UnknownNameError(
+            f"There is no method {name!r}.{nearest(str(name), known)}",
+            hint="engine.methods() lists all of them.",
+        )
+    return known[name]

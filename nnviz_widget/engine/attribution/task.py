@@ -1,0 +1,369 @@
+"""What a method works with: the inputs to explain, the target, the baselines, and the model to run.
+
+A method thinks in *rows*: variants of samples, as many in one batch as fit. It never sees how the model takes
+its arguments, which device they are on, whether it is token ids that are explained through their embeddings,
+how large a batch is best, or whose thread it is on.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from nnviz_widget.engine.attribution.baselines import baseline_of
+from nnviz_widget.engine.attribution.targets import Target
+from nnviz_widget.engine.passes import first_tensor
+from nnviz_widget.errors import InputError, OutOfMemoryError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from nnviz_widget.engine.passes import Passes
+
+    T = TypeVar("T")
+
+__all__ = ["Sizes", "Task"]
+
+#: A chunk is not made larger than takes about this long: clicks wait for it.
+_CHUNK_SECONDS = 0.2
+_LARGEST = 256
+_WORTH = 0.95  # a larger chunk is kept if a row takes at most this share of the time
+
+
+class Sizes:
+    """How many rows at once have been found best, by what is run; lives as long as the engine."""
+
+    def __init__(self) -> None:
+        self._best: dict[tuple[Any, ...], int] = {}
+
+    def get(self, key: tuple[Any, ...]) -> int:
+        """Return the size to begin with."""
+        return self._best.get(key, 1)
+
+    def set(self, key: tuple[Any, ...], size: int) -> None:
+        """Remember what was best."""
+        self._best[key] = size
+
+
+class Task:
+    """One question about one batch of samples.
+
+    Parameters
+    ----------
+    passes : Passes
+        Runs the model.
+    args, kwargs
+        As the model takes them, on its device. Explained are their tensors of floating point that have the
+        batch axis; where there is none, the embeddings of their whole numbers.
+    target : object
+        As `Target` takes it.
+    extra : tuple
+        Further positional arguments, not explained.
+    sizes : Sizes
+        What is known about good chunks.
+
+    Attributes
+    ----------
+    inputs : tuple of Tensor
+        What is explained, ``[N, ...]`` each.
+    samples : int
+        N.
+    every : Tensor
+        ``[0, ..., N-1]``: the rows of a batch of all samples, unchanged.
+    """
+
+    def __init__(
+        self,
+        passes: Passes,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        *,
+        target: Any = None,
+        extra: tuple[Any, ...] = (),
+        sizes: Sizes | None = None,
+    ) -> None:
+        self.passes = passes
+        self.cautions: list[str] = []
+        self._target: Target | None = None
+        self._given = target
+        self._sizes = sizes if sizes is not None else Sizes()
+        self._leaves, self._spec = tree_flatten(((*args, *extra), dict(kwargs)))
+        explainable = len(tree_flatten((args, dict(kwargs)))[0]) if not kwargs else len(self._leaves)
+        tensors = [leaf for leaf in self._leaves if isinstance(leaf, Tensor) and leaf.dim()]
+        if not tensors:
+            raise InputError("There is no tensor with a batch axis among the inputs.")
+        self.samples = int(tensors[0].shape[0])
+        self.every = torch.arange(self.samples)
+        self._at = [
+            i
+            for i, leaf in enumerate(self._leaves)
+            if i < explainable and self._batched(leaf) and leaf.is_floating_point()
+        ]
+        self._embedding = "" if self._at else self._find_embedding()
+        self.inputs: tuple[Tensor, ...]
+        if self._at:
+            self.inputs = tuple(self._leaves[i].detach() for i in self._at)
+
+    # -- the model ------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raise where the work is no longer wanted."""
+        self.passes.check()
+
+    @property
+    def target(self) -> Target:
+        """What is explained; known after the first pass."""
+        if self._target is None:
+            with torch.no_grad():
+                output, _ = self._run(self.inputs, self.every)
+            self._settle(output, self.every)
+        assert self._target is not None
+        return self._target
+
+    def scores(self, tensors: Sequence[Tensor], rows: Tensor) -> Tensor:
+        """Return the target's score of each row, without a graph.
+
+        Parameters
+        ----------
+        tensors : sequence of Tensor
+            In the place of `inputs`, ``[B, ...]`` each.
+        rows : Tensor
+            Which sample each row is a variant of, ``[B]``, whole numbers.
+
+        Returns
+        -------
+        Tensor
+            ``[B]``.
+        """
+        output, _ = self._run(tensors, rows)
+        return self._scores(output, rows).detach()
+
+    def gradients(self, tensors: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return the target's score of each row and its gradient on each tensor.
+
+        Parameters
+        ----------
+        tensors, rows
+            As for `scores`.
+
+        Returns
+        -------
+        scores : Tensor
+            ``[B]``.
+        gradients : tuple of Tensor
+            Like the tensors.
+        """
+        leaves = [tensor.detach().requires_grad_() for tensor in tensors]
+        output, _ = self._run(leaves, rows, grad=True)
+        scores = self._scores(output, rows)
+        return scores.detach(), self.passes.gradients(scores, leaves)
+
+    def layer_gradients(
+        self, layers: Sequence[str | nn.Module], tensors: Sequence[Tensor], rows: Tensor
+    ) -> tuple[Tensor, list[Tensor], tuple[Tensor, ...]]:
+        """Return scores, what each layer gave, and the gradient of the scores on that.
+
+        Parameters
+        ----------
+        layers : sequence of str or nn.Module
+            Dotted path, ``path@call``, or module.
+        tensors, rows
+            As for `scores`.
+
+        Returns
+        -------
+        scores : Tensor
+            ``[B]``.
+        activations : list of Tensor
+            Detached, one for each layer.
+        gradients : tuple of Tensor
+            Like the activations.
+        """
+        leaves = [tensor.detach().requires_grad_() for tensor in tensors]
+        output, values = self._run(leaves, rows, grad=True, read=layers)
+        scores = self._scores(output, rows)
+        found = self.passes.gradients(scores, values)
+        return scores.detach(), [value.detach() for value in values], found
+
+    def run(
+        self,
+        tensors: Sequence[Tensor],
+        rows: Tensor,
+        *,
+        read: Sequence[str | nn.Module] = (),
+        edits: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
+        grad: bool = False,
+    ) -> tuple[Tensor, Any, list[Tensor]]:
+        """Run as `Passes.forward` does; returns scores, output and what the layers gave."""
+        output, values = self._run(tensors, rows, read=read, edits=edits, grad=grad)
+        return self._scores(output, rows), output, values
+
+    # -- rows and chunks ------------------------------------------------------------------------------------
+
+    def batched(
+        self, count: int, work: Callable[[int, int], T], *, size: Any = "auto", kind: str = "forward"
+    ) -> Iterator[tuple[int, int, T]]:
+        """Do work on ``count`` rows in chunks; yields ``(start, stop, result)`` in order.
+
+        Parameters
+        ----------
+        count : int
+            How many rows there are.
+        work : callable
+            Takes start and stop, and returns what they give.
+        size : int or "auto"
+            Rows in a chunk. ``"auto"`` begins small, grows while a row takes less time in a larger chunk,
+            and remembers. Out of memory halves it either way.
+        kind : str
+            Names what is run, for the memory of sizes.
+
+        Raises
+        ------
+        OutOfMemoryError
+            Not even one row fits.
+        """
+        if size not in ("auto", None) and (type(size) is not int or size < 1):
+            raise InputError(f"The size of a chunk is a whole number of rows, or 'auto', not {size!r}.")
+        key = (kind, *(tuple(x.shape[1:]) for x in self.inputs))
+        chunks = _Chunks(size if type(size) is int else None, self._sizes.get(key), count)
+        start = 0
+        while start < count:
+            self.check()
+            stop = min(count, start + chunks.size)
+            began = time.perf_counter()
+            try:
+                result = work(start, stop)
+                if self.inputs[0].is_cuda:
+                    torch.cuda.synchronize(self.inputs[0].device)
+            except (torch.OutOfMemoryError, OutOfMemoryError) as error:
+                if not chunks.halve():
+                    raise OutOfMemoryError(
+                        f"Not even one sample of {tuple(self.inputs[0].shape[1:])} fits into the memory.",
+                        hint="Use a smaller input, or a device with more memory.",
+                    ) from error
+                if self.inputs[0].is_cuda:
+                    torch.cuda.empty_cache()
+                continue
+            chunks.took(stop - start, time.perf_counter() - began)
+            self._sizes.set(key, chunks.best)
+            yield start, stop, result
+            start = stop
+
+    def baselines(self, given: Any, seed: int = 0) -> tuple[Tensor, ...]:
+        """Return baselines like `inputs`, from whatever names them (`baseline_of`)."""
+        return baseline_of(given, self.inputs, seed)
+
+    def caution(self, text: str) -> None:
+        """Tell what speaks against trusting the result."""
+        if text not in self.cautions:
+            self.cautions.append(text)
+
+    # -- inside ---------------------------------------------------------------------------------------------
+
+    def _batched(self, leaf: Any) -> bool:
+        return isinstance(leaf, Tensor) and leaf.dim() > 0 and leaf.shape[0] == self.samples
+
+    def _run(
+        self,
+        tensors: Sequence[Tensor],
+        rows: Tensor,
+        *,
+        read: Sequence[str | nn.Module] = (),
+        edits: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
+        grad: bool = False,
+    ) -> tuple[Any, list[Tensor]]:
+        edits = dict(edits or {})
+        leaves = list(self._leaves)
+        same = rows is self.every
+        for i, leaf in enumerate(leaves):
+            if not same and self._batched(leaf) and i not in self._at:
+                leaves[i] = leaf.index_select(0, rows.to(leaf.device))
+        for i, tensor in zip(self._at, tensors, strict=False):
+            leaves[i] = tensor
+        if self._embedding:
+            own = edits.get(self._embedding)
+            edits[self._embedding] = lambda _: tensors[0] if own is None else own(tensors[0])
+        args, kwargs = tree_unflatten(leaves, self._spec)
+        return self.passes.forward(args, kwargs, len(rows), read=read, edits=edits, grad=grad)
+
+    def _scores(self, output: Any, rows: Tensor) -> Tensor:
+        self._settle(output, rows)
+        return self.target.scores(output, rows)
+
+    def _settle(self, output: Any, rows: Tensor) -> None:
+        if self._target is None and (self._given is not None or rows is self.every):
+            self._target = Target(self._given, output, len(rows), self.samples)
+
+    def _find_embedding(self) -> str:
+        """Find the embedding layer that looks up the first whole-number input, and what it gives."""
+        module = self.passes.module
+        layers = {path: part for path, part in module.named_modules() if isinstance(part, nn.Embedding)}
+        given = [leaf for leaf in self._leaves if self._batched(leaf)]
+        found: dict[str, Tensor] = {}
+        handles = []
+
+        def note(path: str) -> Callable[..., None]:
+            def hook(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+                same = args and any(args[0].shape == ids.shape and torch.equal(args[0], ids) for ids in given)
+                if same and path not in found:
+                    found[path] = first_tensor(output, path).detach().clone()
+
+            return hook
+
+        try:
+            handles = [part.register_forward_hook(note(path)) for path, part in layers.items()]
+            args, kwargs = tree_unflatten(self._leaves, self._spec)
+            self.passes.forward(args, kwargs, self.samples)
+        finally:
+            for handle in handles:
+                handle.remove()
+        if not found:
+            raise InputError(
+                "The inputs are whole numbers, and no nn.Embedding of the model looks them up: nothing here "
+                "has a gradient.",
+                hint="Pass tensors of floating point, such as the embeddings themselves.",
+            )
+        path, value = next(iter(found.items()))
+        self.inputs = (value,)
+        return path
+
+
+class _Chunks:
+    """The size of the next chunk, from how long the last ones took."""
+
+    def __init__(self, fixed: int | None, known: int, count: int) -> None:
+        self._fixed = fixed
+        # The first answer should come early: at most a tenth of the work.
+        first = min(known, max(1, count // 10))
+        self.size = fixed or first
+        self.best = fixed or known
+        self._per_row: dict[int, float] = {}
+        self._ceiling = _LARGEST
+
+    def took(self, rows: int, seconds: float) -> None:
+        """Learn from a chunk."""
+        if self._fixed is not None or rows < self.size:
+            return
+        each = seconds / rows
+        self._per_row[rows] = min(each, self._per_row.get(rows, each))
+        sizes = sorted(self._per_row)
+        self.best = sizes[0]
+        for size in sizes[1:]:
+            if self._per_row[size] <= _WORTH * self._per_row[self.best]:
+                self.best = size
+        larger = 2 * max(self._per_row)
+        grows = self.best == max(self._per_row) and larger <= self._ceiling
+        self.size = larger if grows and larger * self._per_row[self.best] <= _CHUNK_SECONDS else self.best
+
+    def halve(self) -> bool:
+        """Go on with half as many rows after running out of memory; False where it was one row."""
+        if self.size <= 1:
+            return False
+        self.size = self.best = self._ceiling = max(1, self.size // 2)
+        if self._fixed is not None:
+            self._fixed = self.size
+        return True

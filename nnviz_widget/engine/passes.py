@@ -1,0 +1,281 @@
+"""Many passes of a model for one question: forwards, gradients, what layers gave, and changes on the way.
+
+A single pass that is looked into from all sides is ``recorder``'s. Here the model runs again and again on
+batches, as fast as it can, and only what was asked for is kept: hooks on a few modules, a look for a cancel
+at every module, and at places spread over a backward. Nothing stays behind on the modules, and nothing is
+ever written into ``.grad``.
+
+A model that draws random numbers, or writes into its own tensors while it runs, would do so to the user's;
+such a model is run by the recorder each time, which diverts both. It is slower, and harmless.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from nnviz_widget.engine.eager import uncompiled
+from nnviz_widget.engine.recorder import record
+from nnviz_widget.engine.recording import tensors_of
+from nnviz_widget.errors import InputError, NNVizError, UnknownLayerError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from nnviz_widget.engine.jobs import CancelToken
+
+    Edit = Callable[[Tensor], Tensor]
+
+__all__ = ["Passes", "first_tensor", "replace_first"]
+
+_CHECK_SECONDS = 0.025  # a cancel is looked for about this often inside one backward
+
+
+class Passes:
+    """Runs one module many times.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The engine's twin, or a private copy of it.
+    token : CancelToken
+        Looked at inside every pass; may be replaced between two of them.
+    plain : bool
+        Whether the model leaves its tensors and the random numbers alone (`Recording.harmless`).
+
+    Attributes
+    ----------
+    forward_passes, backward_passes : int
+        Rows that went through so far.
+    """
+
+    def __init__(self, module: nn.Module, token: CancelToken, *, plain: bool = True) -> None:
+        self.module = module
+        self.token = token
+        self.forward_passes = 0
+        self.backward_passes = 0
+        self._plain = plain
+        self._modules = dict(module.named_modules(remove_duplicate=False))
+        self._recurrent = any(isinstance(part, nn.RNNBase) for part in module.modules())
+        self._seconds = 0.0
+
+    def check(self) -> None:
+        """Raise where the work is no longer wanted."""
+        self.token.check()
+
+    def resolve(self, layer: str | nn.Module) -> tuple[str, int]:
+        """Return path and call of the module that `layer` names: a dotted path, a node id, or the module.
+
+        Raises
+        ------
+        UnknownLayerError
+            It is no module of this model.
+        """
+        if isinstance(layer, nn.Module):
+            found = next((path for path, part in self._modules.items() if part is layer), None)
+            if found is None:
+                raise UnknownLayerError(f"This {type(layer).__name__} is not a part of the model.")
+            return found, 0
+        path, _, call = str(layer).partition("@")
+        if path not in self._modules or (call and not call.isdigit()):
+            raise UnknownLayerError(
+                f"There is no module {layer!r} in the model.{nearest(path, self._modules)}",
+                hint="This needs a module; operations of a forward have none.",
+            )
+        return path, int(call or 0)
+
+    def forward(
+        self,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        rows: int,
+        *,
+        read: Sequence[str | nn.Module] = (),
+        edits: Mapping[str, Edit] | None = None,
+        grad: bool = False,
+    ) -> tuple[Any, list[Tensor]]:
+        """Run the model once.
+
+        Parameters
+        ----------
+        args, kwargs
+            As the model takes them.
+        rows : int
+            How many samples these are, for the count.
+        read : sequence of str or nn.Module
+            Modules whose output (the first tensor of it) is wanted.
+        edits : mapping of str to callable, optional
+            Changes what a module gives: takes its output, returns what its callers shall get instead.
+        grad : bool
+            Build the autograd graph.
+
+        Returns
+        -------
+        output : object
+            What the model returned.
+        values : list of Tensor
+            What each module of `read` gave, after its edit; never overwritten by what ran later.
+        """
+        self.forward_passes += rows
+        start = time.perf_counter()
+        if self._plain:
+            with (
+                self._hooked(read, edits or {}) as kept,
+                torch.set_grad_enabled(grad),
+                uncompiled(self.module),
+            ):
+                output = self.module(*args, **kwargs)
+            missing = [layer for layer in read if self.resolve(layer) not in kept]
+            values = [] if missing else [kept[self.resolve(layer)] for layer in read]
+        else:
+            output, values, missing = self._recorded(args, kwargs, read, edits or {}, grad=grad)
+        if missing:
+            raise UnknownLayerError(f"{_name(self.resolve(missing[0]))!r} did not run on this input.")
+        self.check()
+        self._seconds = max(time.perf_counter() - start, 1e-6)
+        return output, values
+
+    def gradients(
+        self, scores: Tensor, tensors: Sequence[Tensor], *, keep: bool = False
+    ) -> tuple[Tensor, ...]:
+        """Return the gradient of the sum of the scores on each tensor; zeros where nothing flows.
+
+        Parameters
+        ----------
+        scores : Tensor
+            One number per row, ``[B]``.
+        tensors : sequence of Tensor
+            Leaves or values of the same pass.
+        keep : bool
+            Keep the graph for another backward.
+        """
+        self.backward_passes += scores.shape[0]
+        if not scores.requires_grad:
+            raise InputError(
+                "No gradient flows from the target to the input: the model detaches it, or rounds it.",
+                hint="Methods that perturb the input (occlusion, rise) need none.",
+            )
+        with torch.enable_grad():
+            total = scores.sum()
+        if 2 * self._seconds > _CHECK_SECONDS:
+            self._interruptible(total)
+        with self._any_backward():
+            found = torch.autograd.grad(total, list(tensors), retain_graph=keep, allow_unused=True)
+        self.check()
+        return tuple(
+            torch.zeros_like(tensor) if gradient is None else gradient
+            for gradient, tensor in zip(found, tensors, strict=True)
+        )
+
+    # -- inside ---------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _hooked(
+        self, read: Sequence[str | nn.Module], edits: Mapping[str, Edit]
+    ) -> Iterator[dict[tuple[str, int], Tensor]]:
+        """Hang the hooks of one pass; yields what the modules gave, by path and call."""
+        kept: dict[tuple[str, int], Tensor] = {}
+        calls: dict[str, int] = {}
+        wanted = {self.resolve(layer) for layer in read}
+        changes = {self.resolve(layer): edit for layer, edit in edits.items()}
+
+        def look(*_: Any) -> None:
+            self.check()
+
+        def leave(path: str) -> Callable[..., Any]:
+            def hook(_: nn.Module, __: Any, output: Any) -> Any:
+                key = (path, calls.get(path, 0))
+                calls[path] = key[1] + 1
+                edit = changes.get(key)
+                if edit is None and key not in wanted:
+                    return None
+                tensor = first_tensor(output, path)
+                # A copy: the next module may write into what this one gave.
+                tensor = edit(tensor) if edit is not None else tensor.clone()
+                if key in wanted:
+                    kept[key] = tensor
+                return replace_first(output, tensor.clone() if key in wanted else tensor)
+
+            return hook
+
+        with ExitStack() as hooks:
+            # On every module: with a hook on them, transformer layers run their parts one by one, as traced.
+            for part in self.module.modules():
+                if not isinstance(part, torch.jit.ScriptModule):
+                    hooks.callback(part.register_forward_pre_hook(look).remove)
+            for path in {path for path, _ in (*wanted, *changes)}:
+                hooks.callback(self._modules[path].register_forward_hook(leave(path)).remove)
+            yield kept
+
+    def _recorded(
+        self,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        read: Sequence[str | nn.Module],
+        edits: Mapping[str, Edit],
+        *,
+        grad: bool,
+    ) -> tuple[Any, list[Tensor], list[str | nn.Module]]:
+        with self._hooked(read, edits) as kept:
+            run = record(
+                self.module, tuple(args), dict(kwargs), keep=None, grad=grad, token=self.token, attached=grad
+            )
+        missing = [layer for layer in read if self.resolve(layer) not in kept]
+        return run.output, [] if missing else [kept[self.resolve(layer)] for layer in read], missing
+
+    def _interruptible(self, result: Tensor) -> None:
+        """Let a long backward, which is one call into C++, look for a cancel at some of its nodes."""
+        nodes = sorted(_graph_of(result), key=lambda node: node._sequence_nr())
+        stops = min(len(nodes), math.ceil(2 * self._seconds / _CHECK_SECONDS)) - 1
+        check = self.check
+        for i in range(1, stops + 1):
+            nodes[i * len(nodes) // (stops + 1)].register_prehook(lambda _: check())
+
+    @contextmanager
+    def _any_backward(self) -> Iterator[None]:
+        """On CUDA, cuDNN refuses the backward of recurrent layers in eval mode; torch's own kernels do it."""
+        if self._recurrent and torch.cuda.is_available():
+            with torch.backends.cudnn.flags(enabled=False):
+                yield
+        else:
+            yield
+
+
+def first_tensor(output: Any, where: str) -> Tensor:
+    """Return the tensor that stands for what a module gave: the first one in it."""
+    found = tensors_of(output)
+    if not found:
+        raise NNVizError(f"{where!r} gave no tensor.", hint="Choose another layer.")
+    return found[0][1]
+
+
+def replace_first(output: Any, tensor: Tensor) -> Any:
+    """Return a module's output with another tensor in the place of its first."""
+    if isinstance(output, Tensor):
+        return tensor
+    leaves, spec = tree_flatten(output)
+    at = next(i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor))
+    leaves[at] = tensor
+    return tree_unflatten(leaves, spec)
+
+
+def _name(resolved: tuple[str, int]) -> str:
+    path, call = resolved
+    return f"{path}@{call}" if call else path
+
+
+def _graph_of(result: Tensor) -> Iterator[Any]:
+    """Yield the nodes of the autograd graph behind a tensor."""
+    waiting, seen = [result.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            yield node
+            waiting += [following for following, _ in node.next_functions]
