@@ -3,10 +3,14 @@ import { buildHierarchy, canOpen, type Hierarchy, type Item } from "../src/graph
 import type { Point } from "../src/graph/layered";
 import { type Drawing, type DrawnBox, Layouter } from "../src/graph/layout";
 import { openAtFirst } from "../src/graph/opening";
-import { chain, Draft, densenet, flat, resnet, SAMPLES, unet } from "./graphs";
+import { chain, Draft, densenet, flat, itemsIn, resnet, SAMPLES, unet } from "./graphs";
 
 function everything(hierarchy: Hierarchy): Set<string> {
-  return new Set([...hierarchy.items.values()].filter(canOpen).map((item) => item.id));
+  return new Set(
+    itemsIn(hierarchy.root)
+      .filter(canOpen)
+      .map((item) => item.id),
+  );
 }
 
 function cases(): [string, Hierarchy, Drawing][] {
@@ -160,7 +164,7 @@ describe("a level", () => {
 
   it("draws one open group alone: its frame, what it holds, and nothing else", () => {
     const hierarchy = buildHierarchy(resnet());
-    const layer = hierarchy.items.get("layer2") as Item;
+    const layer = hierarchy.of("layer2") as Item;
     const drawing = new Layouter(hierarchy).draw(new Set(["layer2"]), layer);
     expect(drawing.boxes.map((one) => one.item.id)).toEqual(["layer2", "layer2.0", "layer2.1"]);
     expect([drawing.width, drawing.height]).toEqual([drawing.boxes[0]?.width, drawing.boxes[0]?.height]);

@@ -6,9 +6,21 @@ import { findItems } from "../src/graph/search";
 import { categoryOf, formOf, hintOf, labelOf, nameOf, outputShape, timesOf } from "../src/graph/words";
 import type { Store } from "../src/state/store";
 import type { Graph } from "../src/state/synced";
-import { chain, Draft, densenet, flat, gpt2, inception, resnet, storeOf, transformer, unet } from "./graphs";
+import {
+  chain,
+  Draft,
+  densenet,
+  flat,
+  gpt2,
+  inception,
+  itemsIn,
+  resnet,
+  storeOf,
+  transformer,
+  unet,
+} from "./graphs";
 
-const item = (graph: Graph, id: string) => buildHierarchy(graph).items.get(id) as Item;
+const item = (graph: Graph, id: string) => buildHierarchy(graph).of(id) as Item;
 
 describe("the hierarchy", () => {
   it("folds identical siblings into one item that stands for the last of them", () => {
@@ -35,7 +47,7 @@ describe("the hierarchy", () => {
     const graph = transformer(12);
     const folded = (apart: string[]) =>
       buildHierarchy(graph, new Set(apart))
-        .items.get("model")
+        .of("model")
         ?.children.filter((child) => child.kind === "fold" || child.group)
         .map((child) => `${nameOf(child)}${child.times > 1 ? ` x${child.times}` : ""}`);
     expect(folded([])).toEqual(["h.0 … 11 x12"]);
@@ -73,9 +85,9 @@ describe("the hierarchy", () => {
 
   it("lifts an edge to every level that it passes", () => {
     const hierarchy = buildHierarchy(resnet());
-    const between = (id: string) => (hierarchy.items.get(id) as Item).level;
+    const between = (id: string) => (hierarchy.of(id) as Item).level;
     const names = (id: string) => {
-      const { children } = hierarchy.items.get(id) as Item;
+      const { children } = hierarchy.of(id) as Item;
       return between(id).edges.map(
         ({ source, target }) => `${children[source]?.id ?? "in"}>${children[target]?.id ?? "out"}`,
       );
@@ -113,9 +125,9 @@ describe("the hierarchy", () => {
   });
 
   it("cuts a level of thousands into parts of parts, each short", () => {
-    const { items } = buildHierarchy(flat(5000));
-    for (const one of items.values()) expect(one.children.length).toBeLessThanOrEqual(60);
-    expect([...items.values()].filter((one) => one.kind === "node")).toHaveLength(5003);
+    const items = itemsIn(buildHierarchy(flat(5000)).root);
+    for (const one of items) expect(one.children.length).toBeLessThanOrEqual(60);
+    expect(items.filter((one) => one.kind === "node")).toHaveLength(5003);
   });
 });
 

@@ -1,6 +1,7 @@
 // Small graphs of well-known shapes, written as a recorder would write them, and a page around them.
 
 import { signal } from "@preact/signals";
+import type { Item } from "../src/graph/hierarchy";
 import { Store } from "../src/state/store";
 import {
   type Graph,
@@ -385,4 +386,9 @@ export function storeOf(graph: Graph | null): { store: Store; synced: Synced; as
     dispose() {},
   };
   return { store: new Store(synced, wire, "v"), synced, asked };
+}
+
+/** An item and all that is in it. */
+export function itemsIn(item: Item): Item[] {
+  return [item, ...item.children.flatMap(itemsIn)];
 }

@@ -2,8 +2,8 @@
 // rests, so that a pointer on its way to a click draws nothing.
 
 import { type Signal, signal } from "@preact/signals";
-import { type Hierarchy, type Item, leavesOf, type Open, shownFor } from "./hierarchy";
-import type { Drawing, Segment } from "./layout";
+import { type Hierarchy, type Item, type Open, shownFor } from "./hierarchy";
+import type { Drawing, DrawnBox, Segment } from "./layout";
 
 const REST_MS = 220;
 
@@ -14,30 +14,31 @@ export interface Cone {
 }
 
 export function coneOf(known: Item, hierarchy: Hierarchy, drawing: Drawing, open: Open): Cone {
-  const start = leavesOf(shownFor(known, open));
-  const nodes = new Set(start);
+  const { order, place, source, target, incoming, outgoing } = hierarchy.reading;
+  const start = shownFor(known, open).spans.flatMap(([from, to]) => [...order.subarray(from, to)]);
   const raws = new Set<number>();
-  for (const [side, end] of [
-    ["incoming", "source"],
-    ["outgoing", "target"],
+  /** How many nodes of the cone lie before each place. */
+  const before = new Int32Array(order.length + 1);
+  for (const [edges, end] of [
+    [incoming, source],
+    [outgoing, target],
   ] as const) {
     const seen = new Set(start);
-    for (const id of seen) {
-      for (const raw of hierarchy[side](id)) {
+    for (const node of seen) {
+      before[(place[node] as number) + 1] = 1;
+      for (const raw of edges(node)) {
+        const other = end[raw] as number;
+        if ((place[other] as number) < 0) continue;
         raws.add(raw);
-        const other = hierarchy.edges[raw]?.[end];
-        if (other !== undefined) seen.add(other);
+        seen.add(other);
       }
     }
-    for (const id of seen) nodes.add(id);
   }
-  const items = new Set<string>();
-  for (const id of nodes) {
-    for (let item = hierarchy.of(id) ?? null; item && !items.has(item.id); item = item.parent)
-      items.add(item.id);
-  }
+  for (let at = 0; at < order.length; at++)
+    before[at + 1] = (before[at + 1] as number) + (before[at] as number);
+  const inCone = ({ item }: DrawnBox) => item.spans.some(([from, to]) => before[from] !== before[to]);
   return {
-    items,
+    items: new Set(drawing.boxes.filter(inCone).map((box) => box.item.id)),
     segments: drawing.segments.filter(
       (segment) => !segment.bundled && segment.raw.some((raw) => raws.has(raw)),
     ),

@@ -2,6 +2,7 @@
 // were taken out of their stack stand alone, and what is left on either side of them stays folded. Blocks that
 // alternate between two kinds fold in pairs, and what is done again and again with the same weights folds in steps.
 
+import type { GraphNode } from "../state/synced";
 import { type Item, leavesOf } from "./hierarchy";
 import { repeatsIn, type Sources } from "./steps";
 
@@ -94,8 +95,7 @@ function runAt(members: Item[], at: number, sources: Sources): { length: number;
   const follows = (next: number) => {
     const [a, b, c] = [members[next - 2], members[next - 1], members[next]];
     if (!a?.group || !b?.group || c?.group?.fold !== 1 || c.group.type !== a.group.type) return false;
-    const like = likeness(c);
-    return feeds(b, c, sources) && likeness(a) === like && likeness(b) !== like;
+    return alike(a, c) && !alike(b, c) && feeds(b, c, sources);
   };
   if (members[at + 1]?.group?.fold !== 1) return { length, period: 1 };
   let last = at + 1;
@@ -110,12 +110,19 @@ function feeds(from: Item, to: Item, sources: Sources): boolean {
   return leavesOf(to).some((id) => sources(id).some((source) => inside.has(source)));
 }
 
-/** Equal for groups of the same classes, operations, settings, parameters and shapes, in the same order. */
-function likeness(item: Item): string {
-  const { node, group } = item;
-  if (node) {
-    const detail = node.status === "identity" ? "" : node.detail;
-    return [node.op, node.kind, node.type, detail, node.params, node.status, node.output_shapes].join();
-  }
-  return `${group?.type}(${item.children.map(likeness).join(";")})`;
+/** Whether two groups have the same classes, operations, settings, parameters and shapes in the same order. */
+function alike(a: Item, b: Item): boolean {
+  if (a.leaves !== b.leaves) return false;
+  if (a.node || b.node) return likeness(a.node) === likeness(b.node);
+  return (
+    a.group?.type === b.group?.type &&
+    a.children.length === b.children.length &&
+    a.children.every((child, at) => alike(child, b.children[at] as Item))
+  );
+}
+
+function likeness(node: GraphNode | null): string {
+  if (!node) return "";
+  const detail = node.status === "identity" ? "" : node.detail;
+  return [node.op, node.kind, node.type, detail, node.params, node.status, node.output_shapes].join();
 }

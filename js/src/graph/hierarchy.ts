@@ -5,10 +5,14 @@
 // Pure and static: what is open or closed, where things lie and what they look like is not known here. An edge
 // between two nodes crosses the borders of the groups it leaves and enters; on each level it passes it is one
 // `LevelEdge`, from a child or an entry to a child or an exit. So each level can be laid out alone.
+//
+// The tree grows where somebody looks: the children of a group and the edges of its level are found when they are
+// asked for first. A graph of 10,000 nodes whose picture shows 60 of them costs no more than those.
 
 import type { Graph, GraphEdge, GraphGroup, GraphNode } from "../state/synced";
 import { foldSiblings } from "./folding";
-import { type Links, plumbingOf, trayOf } from "./plumbing";
+import { trayOf } from "./plumbing";
+import { type Reading, read, type Span } from "./reading";
 
 /** A level with more children than this is cut into parts. */
 export const LEVEL_MAX = 60;
@@ -20,24 +24,30 @@ export type ItemKind = "node" | "group" | "fold" | "part" | "tray";
 
 /** One thing that can be drawn: a node, a group, identical siblings, a part of an overlong level, or plumbing. */
 export interface Item {
-  id: string;
-  kind: ItemKind;
+  readonly id: string;
+  readonly kind: ItemKind;
   /** The node or group of the kernel that stands for it: what is selected, and whose maps are shown. */
-  rep: string;
-  node: GraphNode | null;
-  group: GraphGroup | null;
+  readonly rep: string;
+  readonly node: GraphNode | null;
+  readonly group: GraphGroup | null;
   parent: Item | null;
-  children: Item[];
+  readonly children: Item[];
   /** Its place among the children of its parent. */
   at: number;
   depth: number;
+  /** Where its nodes lie in the tree. */
+  readonly spans: readonly Span[];
   /** How many nodes are in it. */
-  leaves: number;
+  readonly leaves: number;
   /** How many identical ones it stands for. */
-  times: number;
+  readonly times: number;
   /** Which of the steps it is that do the same again, from 1; 0 for what is not done again. */
   step: number;
-  level: Level;
+  /** Whether it failed, or something in it. */
+  readonly failed: boolean;
+  readonly level: Level;
+  /** The ids of the nodes in it, or its own. */
+  ids(): string[];
 }
 
 /** An end of a level edge: the number of a child, or `children.length + i` for entry i, and after those the exits. */
@@ -59,163 +69,201 @@ export interface Level {
 
 export interface Hierarchy {
   graph: Graph;
+  reading: Reading;
   root: Item;
-  items: ReadonlyMap<string, Item>;
-  /** The item that stands for a node or group of the kernel most closely. */
+  /** The item of this name: a node, a group, or several that were gathered. */
   of(id: string): Item | undefined;
-  edges: GraphEdge[];
-  /** Indices of the edges that leave and reach a node. */
-  outgoing(id: string): readonly number[];
-  incoming(id: string): readonly number[];
+  /** All of them by name; `values` makes the whole tree grow. */
+  items: Pick<ReadonlyMap<string, Item>, "get" | "has" | "values">;
+  edges: readonly GraphEdge[];
 }
 
 /** The tree of a graph; members of a fold that are named in `apart` stand alone. */
 export function buildHierarchy(graph: Graph, apart: ReadonlySet<string> = new Set()): Hierarchy {
-  const items = new Map<string, Item>();
-  const groups = new Map(graph.groups.map((group) => [group.id, group]));
-  const nodes = new Map(graph.nodes.map((node) => [node.id, node]));
-  const placed = new Set<string>();
-  const { links, plumbing } = read(graph);
+  return new Tree(graph, apart);
+}
 
-  function add(item: Item): Item {
-    items.set(item.id, item);
-    return item;
+class Branch implements Item {
+  at = 0;
+  depth = 0;
+  step = 0;
+  readonly leaves: number;
+  private inside: Inside | undefined;
+  private edges: Level | undefined;
+
+  constructor(
+    private readonly tree: Tree,
+    readonly id: string,
+    readonly kind: ItemKind,
+    readonly rep: string,
+    readonly spans: readonly Span[],
+    readonly failed: boolean,
+    readonly node: GraphNode | null = null,
+    readonly group: GraphGroup | null = null,
+    public parent: Item | null = null,
+  ) {
+    this.leaves = spans.reduce((sum, [from, to]) => sum + to - from, 0);
   }
 
-  function grow(group: GraphGroup | null, id: string, parent: Item | null): Item {
-    const item = add(fresh(id, "group", id, parent));
-    item.group = group;
-    placed.add(id);
-    const members: Item[] = [];
-    for (const child of childrenOf(group, id)) {
-      if (placed.has(child)) continue;
-      const node = nodes.get(child);
-      if (node) {
-        const leaf = add(fresh(child, "node", child, item));
-        leaf.node = node;
-        leaf.leaves = 1;
-        placed.add(child);
-        members.push(leaf);
-      } else if (groups.has(child)) {
-        members.push(grow(groups.get(child) ?? null, child, item));
-      }
-    }
-    const gathered: Gather = (kind, some) => add(gather(kind, some, item));
-    const folded = foldSiblings(tuck(members, gathered), apart, gathered, links.sources);
-    item.children = divide(folded.items, gathered);
-    item.times = folded.times;
-    return item;
+  get children(): Item[] {
+    return this.grown.items;
   }
 
-  function tuck(members: Item[], gathered: Gather): Item[] {
-    const found = trayOf(members, plumbing, links);
-    if (!found) return members;
-    const rest = members.filter((member) => !found.tray.includes(member));
-    return [...rest.slice(0, found.at), gathered("tray", found.tray), ...rest.slice(found.at)];
+  get times(): number {
+    return this.grown.times;
   }
 
-  const orphans = strays(graph);
-  function childrenOf(group: GraphGroup | null, id: string): string[] {
-    const own = group?.children ?? [];
-    const extra = orphans.get(id) ?? [];
-    return extra.length === 0 ? own : inOrder([...own, ...extra], graph);
+  get level(): Level {
+    this.edges ??= this.tree.levelOf(this);
+    return this.edges;
   }
 
-  const root = grow(groups.get("") ?? null, "", null);
-  settle(root, 0);
-  connect(graph, items, root);
-  return {
-    graph,
-    root,
-    items,
-    edges: graph.edges,
-    of: (id) => items.get(id),
-    outgoing: links.outgoing,
-    incoming: links.incoming,
-  };
-}
-
-const NOTHING: readonly number[] = [];
-
-function fresh(id: string, kind: ItemKind, rep: string, parent: Item | null): Item {
-  const level = { edges: [], entries: [], exits: [] };
-  return {
-    id,
-    kind,
-    rep,
-    node: null,
-    group: null,
-    parent,
-    children: [],
-    at: 0,
-    depth: 0,
-    leaves: 0,
-    times: 1,
-    step: 0,
-    level,
-  };
-}
-
-interface Reading {
-  links: Links & Pick<Hierarchy, "outgoing" | "incoming">;
-  plumbing: ReadonlySet<string>;
-}
-
-/** What stays the same however the graph is drawn. */
-const readings = new WeakMap<Graph, Reading>();
-
-function read(graph: Graph): Reading {
-  const known = readings.get(graph);
-  if (known) return known;
-  const [sources, targets] = [new Map<string, string[]>(), new Map<string, string[]>()];
-  const [incoming, outgoing] = [new Map<string, number[]>(), new Map<string, number[]>()];
-  const nodes = new Set(graph.nodes.map((node) => node.id));
-  graph.edges.forEach(({ source, target }, raw) => {
-    if (source === target || !nodes.has(source) || !nodes.has(target)) return;
-    push(sources, target, source);
-    push(targets, source, target);
-    push(incoming, target, raw);
-    push(outgoing, source, raw);
-  });
-  const links = {
-    sources: (id: string) => sources.get(id) ?? [],
-    targets: (id: string) => targets.get(id) ?? [],
-    incoming: (id: string) => incoming.get(id) ?? NOTHING,
-    outgoing: (id: string) => outgoing.get(id) ?? NOTHING,
-  };
-  const fresh = { links, plumbing: plumbingOf(graph, links) };
-  readings.set(graph, fresh);
-  return fresh;
-}
-
-/** Nodes and groups that no group lists, under the parent they name, or the root where that is unknown. */
-function strays(graph: Graph): Map<string, string[]> {
-  const listed = new Set(graph.groups.flatMap((group) => group.children));
-  const known = new Set(graph.groups.map((group) => group.id));
-  const found = new Map<string, string[]>();
-  for (const thing of [...graph.nodes, ...graph.groups]) {
-    if (thing.id === "" || listed.has(thing.id)) continue;
-    const parent = known.has(thing.parent) && thing.parent !== thing.id ? thing.parent : "";
-    push(found, parent, thing.id);
+  ids(): string[] {
+    return this.spans.flatMap((span) => this.tree.reading.idsIn(span));
   }
-  return found;
+
+  /** What it is given to hold, in place of what the graph says. */
+  hold(inside: Inside): void {
+    this.inside = inside;
+  }
+
+  private get grown(): Inside {
+    this.inside ??= this.tree.grow(this);
+    return this.inside;
+  }
 }
 
-/** By order of execution: that of the nodes; a group stands where its first node does. */
-function inOrder(ids: string[], graph: Graph): string[] {
-  const place = new Map<string, number>();
-  const parents = new Map(graph.groups.map((group) => [group.id, group.parent]));
-  graph.nodes.forEach((node, at) => {
-    place.set(node.id, node.kind === "input" ? at - graph.nodes.length : at);
-    for (let up: string | undefined = node.parent; up !== undefined && !place.has(up); up = parents.get(up)) {
-      place.set(up, at);
-      if (up === "") break;
-    }
-  });
-  return [...ids].sort((a, b) => (place.get(a) ?? 0) - (place.get(b) ?? 0));
+/** The children of an item, and how many identical ones they are. */
+interface Inside {
+  items: Item[];
+  times: number;
 }
+
+const NOTHING: Inside = { items: [], times: 1 };
 
 type Gather = (kind: "fold" | "part" | "tray", members: Item[]) => Item;
+
+class Tree implements Hierarchy {
+  readonly reading: Reading;
+  readonly root: Item;
+  readonly edges: readonly GraphEdge[];
+  readonly items = {
+    get: (id: string) => this.of(id),
+    has: (id: string) => this.of(id) !== undefined,
+    values: () => {
+      const visit = (item: Item) => item.children.forEach(visit);
+      visit(this.root);
+      return this.known.values();
+    },
+  };
+  private readonly known = new Map<string, Item>();
+  /** The child of the level in question that each place is in; -1 outside it, and between two questions. */
+  private readonly home: Int32Array;
+
+  constructor(
+    readonly graph: Graph,
+    private readonly apart: ReadonlySet<string>,
+  ) {
+    this.reading = read(graph);
+    this.edges = graph.edges;
+    this.home = new Int32Array(this.reading.order.length).fill(-1);
+    this.root = this.make("");
+  }
+
+  of(id: string): Item | undefined {
+    const known = this.known.get(id);
+    if (known) return known;
+    // What is gathered is named after its first member, and made together with it.
+    const holder = this.reading.parentOf(id.replace(/^((fold|part|tray):)+/, ""));
+    const grown = holder === undefined ? undefined : this.of(holder)?.children;
+    return grown && this.known.get(id);
+  }
+
+  grow(item: Item): Inside {
+    if (item.kind === "node") return NOTHING;
+    const { reading } = this;
+    const members = reading.childrenOf(item.id).map((id) => this.make(id, item));
+    const gathered: Gather = (kind, some) => this.gather(kind, some, item);
+    const found = trayOf(members, reading);
+    const rest = found ? members.filter((member) => !found.tray.includes(member)) : members;
+    if (found) rest.splice(found.at, 0, gathered("tray", found.tray));
+    const folded = foldSiblings(rest, this.apart, gathered, reading.sourcesOf);
+    const items = divide(folded.items, gathered);
+    settle(items, item.depth + 1);
+    return { items, times: folded.times };
+  }
+
+  private make(id: string, parent: Item | null = null): Item {
+    const { reading } = this;
+    const node = reading.nodeOf(id) ?? null;
+    const group = node ? null : (reading.groupOf(id) ?? null);
+    const kind = node ? "node" : "group";
+    const item = new Branch(
+      ...([this, id, kind, id, [reading.spanOf(id)], reading.failed.has(id), node, group, parent] as const),
+    );
+    this.known.set(id, item);
+    return item;
+  }
+
+  /** Several siblings as one item; what leaves it is what its last member makes. */
+  private gather(kind: "fold" | "part" | "tray", members: Item[], parent: Item): Item {
+    const first = members[0] as Item;
+    const last = members[members.length - 1] as Item;
+    const spans = joined(members.flatMap((member) => member.spans));
+    const failed = members.some((member) => member.failed);
+    const id = `${kind}:${first.id}`;
+    const item = new Branch(this, id, kind, last.rep, spans, failed, null, null, parent);
+    item.hold({ items: members, times: kind === "fold" ? members.length : 1 });
+    for (const member of members) member.parent = item;
+    this.known.set(id, item);
+    return item;
+  }
+
+  /** Every edge that begins or ends in an item and in no child of it alone, from child to child. */
+  levelOf(item: Item): Level {
+    const { children } = item;
+    const { order, place, source, target, incoming, outgoing } = this.reading;
+    const { home } = this;
+    children.forEach((child, at) => {
+      for (const [from, to] of child.spans) home.fill(at, from, to);
+    });
+    const homeOf = (node: number) => home[place[node] as number] ?? -1;
+    const raws: number[] = [];
+    for (const [from, to] of item.spans) {
+      for (let at = from; at < to; at++) {
+        const node = order[at] as number;
+        const own = home[at] as number;
+        for (const raw of outgoing(node))
+          if (this.placed(target[raw]) && homeOf(target[raw] as number) !== own) raws.push(raw);
+        for (const raw of incoming(node))
+          if (this.placed(source[raw]) && homeOf(source[raw] as number) < 0) raws.push(raw);
+      }
+    }
+    const passes = raws
+      .sort((a, b) => a - b)
+      .map((raw): Pass => {
+        const [from, to] = [homeOf(source[raw] as number), homeOf(target[raw] as number)];
+        return { raw, from, to, producer: (this.edges[raw] as GraphEdge).source };
+      });
+    for (const [from, to] of item.spans) home.fill(-1, from, to);
+    return merged(passes, children.length);
+  }
+
+  private placed(node: number | undefined): boolean {
+    return (this.reading.place[node ?? -1] ?? -1) >= 0;
+  }
+}
+
+/** Spans in order, those that touch as one. */
+function joined(spans: readonly Span[]): Span[] {
+  const out: Span[] = [];
+  for (const [from, to] of [...spans].sort((a, b) => a[0] - b[0])) {
+    const last = out[out.length - 1];
+    if (last && last[1] === from) out[out.length - 1] = [last[0], to];
+    else out.push([from, to]);
+  }
+  return out;
+}
 
 function divide(members: Item[], gathered: Gather): Item[] {
   let level = members;
@@ -231,84 +279,47 @@ function divide(members: Item[], gathered: Gather): Item[] {
   return level;
 }
 
-/** Several siblings as one item; what leaves it is what its last member makes. */
-function gather(kind: "fold" | "part" | "tray", members: Item[], parent: Item): Item {
-  const first = members[0] as Item;
-  const last = members[members.length - 1] as Item;
-  const item = fresh(`${kind}:${first.id}`, kind, last.rep, parent);
-  item.children = members;
-  if (kind === "fold") item.times = members.length;
-  for (const member of members) member.parent = item;
-  return item;
+/** Numbers the children of an item, and of those that were gathered among them. */
+function settle(items: readonly Item[], depth: number): void {
+  items.forEach((item, at) => {
+    item.at = at;
+    item.depth = depth;
+    if (item.kind !== "node" && item.kind !== "group") settle(item.children, depth + 1);
+  });
 }
 
-function settle(item: Item, depth: number): void {
-  item.depth = depth;
-  item.children.forEach((child, at) => {
-    child.at = at;
-    settle(child, depth + 1);
-  });
-  if (item.kind !== "node") item.leaves = item.children.reduce((sum, child) => sum + child.leaves, 0);
+/** An edge of the graph on one level: from one child to another, -1 for outside. */
+interface Pass {
+  raw: number;
+  from: number;
+  to: number;
+  producer: string;
 }
 
-/** Sends every edge down from the lowest group that holds both its ends, one level edge on each level it passes. */
-function connect(graph: Graph, items: Map<string, Item>, root: Item): void {
-  const passes: Pass[] = [];
-  const pass = (level: Item, source: Item | null, target: Item | null, raw: number, producer: string) => {
-    passes.push({ level, source, target, raw, producer });
-    if (!source) note(level.level.entries, producer);
-    if (!target) note(level.level.exits, producer);
-  };
-  graph.edges.forEach(({ source, target }, raw) => {
-    let [a, b] = [items.get(source), items.get(target)];
-    if (!a?.node || !b?.node || a === b) return;
-    while (a.parent !== b.parent) {
-      // The deeper of the two climbs, so that both come to the same level.
-      const [up, down]: [Item | null, Item | null] = [a.parent, b.parent];
-      if (!up || !down) return;
-      if (a.depth >= b.depth) {
-        pass(up, a, null, raw, source);
-        a = up;
-      } else {
-        pass(down, null, b, raw, source);
-        b = down;
-      }
-    }
-    pass(a.parent ?? root, a, b, raw, source);
-  });
-
-  for (const item of items.values()) {
-    for (const side of ["entries", "exits"] as const)
-      if (item.level[side].length > PORTS_MAX) item.level[side] = ["*"];
+/** One level edge for all edges of one producer between the same two ends. */
+function merged(passes: readonly Pass[], children: number): Level {
+  const level: Level = { edges: [], entries: [], exits: [] };
+  for (const { from, to, producer } of passes) {
+    if (from < 0) note(level.entries, producer);
+    if (to < 0) note(level.exits, producer);
   }
+  for (const side of ["entries", "exits"] as const) if (level[side].length > PORTS_MAX) level[side] = ["*"];
 
-  const merged = new Map<Item, Map<string, LevelEdge>>();
-  for (const { level: item, source, target, raw, producer } of passes) {
-    const { children, level } = item;
-    const entry = (): number => children.length + Math.max(0, level.entries.indexOf(producer));
-    const exit = (): number =>
-      children.length + level.entries.length + Math.max(0, level.exits.indexOf(producer));
-    const [a, b] = [source ? source.at : entry(), target ? target.at : exit()];
-    const here = merged.get(item) ?? new Map<string, LevelEdge>();
-    merged.set(item, here);
-    const key = `${a}>${b}>${producer}`;
-    const known = here.get(key);
-    if (known) known.raw.push(raw);
+  const known = new Map<string, LevelEdge>();
+  for (const { raw, from, to, producer } of passes) {
+    const source = from < 0 ? children + Math.max(0, level.entries.indexOf(producer)) : from;
+    const exit = children + level.entries.length + Math.max(0, level.exits.indexOf(producer));
+    const target = to < 0 ? exit : to;
+    const key = `${source}>${target}>${producer}`;
+    const same = known.get(key);
+    if (same) same.raw.push(raw);
     else {
-      const edge = { source: a, target: b, producer, raw: [raw] };
-      here.set(key, edge);
+      const edge = { source, target, producer, raw: [raw] };
+      known.set(key, edge);
       level.edges.push(edge);
     }
   }
-}
-
-interface Pass {
-  level: Item;
-  /** Null where it comes in from, or goes out to, the level above. */
-  source: Item | null;
-  target: Item | null;
-  raw: number;
-  producer: string;
+  return level;
 }
 
 /** One more than fit is enough to know that they share one. */
@@ -316,23 +327,17 @@ function note(list: string[], value: string): void {
   if (list.length <= PORTS_MAX && !list.includes(value)) list.push(value);
 }
 
-function push<T>(map: Map<string, T[]>, key: string, value: T): void {
-  const list = map.get(key);
-  if (list) list.push(value);
-  else map.set(key, [value]);
-}
-
 // ---------------------------------------------------------------------------------------------- open and closed
 
 export type Open = ReadonlySet<string>;
 
 export function canOpen(item: Item): boolean {
-  return item.children.length > 0 && item.parent !== null;
+  return !item.node && item.leaves > 0 && item.parent !== null;
 }
 
 /** A fold is never open: its members are taken out of it, one by one. */
 export function isOpen(item: Item, open: Open): boolean {
-  return item.parent === null || (item.children.length > 0 && item.kind !== "fold" && open.has(item.id));
+  return item.parent === null || (canOpen(item) && item.kind !== "fold" && open.has(item.id));
 }
 
 /** The items that are drawn, open groups before what they hold. The root itself is not drawn. */
@@ -361,7 +366,7 @@ export function shownFor(item: Item, open: Open): Item {
 
 /** The nodes that it holds, or itself. */
 export function leavesOf(item: Item): string[] {
-  return item.node ? [item.id] : item.children.flatMap(leavesOf);
+  return item.ids();
 }
 
 /** Whether an item is another one, or in it. */

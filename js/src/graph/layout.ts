@@ -5,7 +5,7 @@
 // A drawing from left to right is one from top to bottom of cards that lie on their sides, turned at the very end.
 
 import { closedBox, HEADER, OPEN_MIN_WIDTH, PAD_BOTTOM, PAD_X } from "./cards";
-import { canOpen, type Hierarchy, type Item, isOpen, type Level, type Open } from "./hierarchy";
+import { type Hierarchy, type Item, isOpen, type Level, type Open } from "./hierarchy";
 import type { Point } from "./layered";
 import { type LevelBox, type LevelLayout, type LevelWire, layoutLevel } from "./level";
 import { formOf, hintOf, nameOf, timesWords } from "./words";
@@ -98,9 +98,7 @@ export class Layouter {
     const key = openInside(item, open);
     const known = this.known.get(item);
     if (known?.key === key) return known;
-    const inner = item.children.map((child) =>
-      canOpen(child) && isOpen(child, open) ? this.group(child, open) : null,
-    );
+    const inner = item.children.map((child) => (isOpen(child, open) ? this.group(child, open) : null));
     const fresh = this.lay(item, key, inner);
     this.known.set(item, fresh);
     return fresh;
@@ -364,6 +362,6 @@ function titleWidth(item: Item): number {
 function openInside(item: Item, open: Open): string {
   let key = "";
   for (const child of item.children)
-    if (child.children.length > 0 && isOpen(child, open)) key += `${child.id}(${openInside(child, open)})`;
+    if (isOpen(child, open)) key += `${child.id}(${openInside(child, open)})`;
   return key;
 }

@@ -1,7 +1,7 @@
 // What is near an item of a drawing: producers and consumers along its edges, branches beside it. The keys walk
 // along these, and the pointer lights them.
 
-import { type Hierarchy, type Item, leavesOf, type Open, shownFor } from "./hierarchy";
+import { type Hierarchy, type Item, type LevelEdge, type Open, shownFor } from "./hierarchy";
 import type { Direction, Drawing, DrawnBox, Segment } from "./layout";
 
 export type Side = "incoming" | "outgoing";
@@ -72,14 +72,13 @@ export function beside(item: Item, towards: 1 | -1, drawing: Drawing): Item | nu
 }
 
 /** The edges of the graph that come into an item from outside it, or leave it. */
-function crossing(item: Item, hierarchy: Hierarchy, side: Side): number[] {
-  const inside = new Set(leavesOf(item));
-  const out: number[] = [];
-  for (const id of inside) {
-    for (const raw of hierarchy[side](id)) {
-      const edge = hierarchy.edges[raw];
-      if (edge && !inside.has(side === "incoming" ? edge.source : edge.target)) out.push(raw);
-    }
+function crossing(item: Item, { reading }: Hierarchy, side: Side): number[] {
+  if (!item.node) {
+    const { edges, entries } = item.level;
+    const [first, last] = [item.children.length, item.children.length + entries.length];
+    const crosses = ({ source, target }: LevelEdge) =>
+      side === "incoming" ? source >= first : target >= last;
+    return edges.filter(crosses).flatMap((edge) => edge.raw);
   }
-  return out;
+  return [...reading[side](reading.indexOf(item.id) ?? -1)];
 }

@@ -1,7 +1,16 @@
 // Which groups are open at first, so that the first picture tells something, and which close again when the drawing
 // grows beyond what can be drawn. Pure functions of the tree.
 
-import { above, canOpen, countClosed, type Item, isOpen, type Open, within } from "./hierarchy";
+import {
+  above,
+  canOpen,
+  countClosed,
+  type Hierarchy,
+  type Item,
+  isOpen,
+  type Open,
+  within,
+} from "./hierarchy";
 import { timesOf } from "./words";
 
 const TELLING = 5;
@@ -59,7 +68,7 @@ export function withOnlyChildren(item: Item): string[] {
 /** Keeps the drawing within bounds: what was opened longest ago closes first, never what `keep` stands in. */
 export function withinBounds(
   root: Item,
-  items: ReadonlyMap<string, Item>,
+  items: Hierarchy["items"],
   open: Set<string>,
   keep: Item,
 ): Set<string> {

@@ -2,49 +2,52 @@
 // say where to look. Nothing learned is in them, and what the network computes passes beside them.
 
 import type { Graph, GraphNode } from "../state/synced";
-import { type Item, leavesOf } from "./hierarchy";
+import type { Item } from "./hierarchy";
+import type { Reading, Wiring } from "./reading";
 
 const RANDOM = /^(rand|normal|bernoulli|multinomial|poisson)/;
 const COUNTING = /^(u?int|bool)/;
 
-/** Who reads a node, and what a node reads. */
-export interface Links {
-  sources(id: string): readonly string[];
-  targets(id: string): readonly string[];
-}
+/** 1 for every node that is plumbing, by its index. */
+export function plumbingOf(graph: Graph, wiring: Wiring): Uint8Array {
+  const { nodes } = graph;
+  const { source, target, incoming, outgoing } = wiring;
+  const none = new Uint8Array(nodes.length);
+  if (!nodes.some((node) => node.kind === "input")) return none;
 
-export function plumbingOf(graph: Graph, links: Links): Set<string> {
-  const nodes = new Map(graph.nodes.map((node) => [node.id, node]));
-  const learned = new Set<string>();
-  for (const node of graph.nodes) {
-    if (holdsWeights(node) || links.sources(node.id).some((id) => learned.has(id))) learned.add(node.id);
-  }
-  if (learned.size === 0) return new Set();
+  const learned = new Uint8Array(nodes.length);
+  let any = false;
+  nodes.forEach((node, at) => {
+    if (!holdsWeights(node) && !incoming(at).some((raw) => learned[source[raw] as number] === 1)) return;
+    learned[at] = 1;
+    any = true;
+  });
+  if (!any) return none;
 
   // Backwards: what reaches a layer with weights before it meets anything that was computed with some.
-  const feeding = new Set<string>();
-  for (const node of [...graph.nodes].reverse()) {
-    const feeds = (id: string) => {
-      const target = nodes.get(id);
-      return feeding.has(id) || (target !== undefined && target.params > 0);
-    };
-    if (!learned.has(node.id) && links.targets(node.id).some(feeds)) feeding.add(node.id);
-  }
+  const feeding = new Uint8Array(nodes.length);
+  const feeds = (raw: number) => {
+    const at = target[raw] as number;
+    return feeding[at] === 1 || (nodes[at] as GraphNode).params > 0;
+  };
+  for (let at = nodes.length - 1; at >= 0; at--)
+    if (learned[at] === 0 && outgoing(at).some(feeds)) feeding[at] = 1;
 
-  const side = new Set<string>();
-  for (const node of graph.nodes) {
-    if (learned.has(node.id) || node.status === "failed") continue;
-    const from = links.sources(node.id);
+  const side = new Uint8Array(nodes.length);
+  nodes.forEach((node, at) => {
+    if (learned[at] === 1 || node.status === "failed") return;
+    const from = incoming(at);
     const aside =
       node.kind === "input"
-        ? COUNTING.test(node.dtype) && !feeding.has(node.id)
+        ? COUNTING.test(node.dtype) && feeding[at] === 0
         : node.kind === "constant"
           ? !RANDOM.test(node.op)
-          : node.kind !== "output" && from.length > 0 && from.every((id) => side.has(id));
-    if (aside) side.add(node.id);
-  }
-  const read = graph.nodes.some((node) => node.kind === "input");
-  return new Set(read ? [...side].filter((id) => nodes.get(id)?.kind !== "input") : []);
+          : node.kind !== "output" &&
+            from.length > 0 &&
+            from.every((raw) => side[source[raw] as number] === 1);
+    if (aside) side[at] = 1;
+  });
+  return side.map((aside, at) => (nodes[at]?.kind === "input" ? 0 : aside));
 }
 
 function holdsWeights(node: GraphNode): boolean {
@@ -56,38 +59,50 @@ function holdsWeights(node: GraphNode): boolean {
  * sibling that stays outside stays outside too, as does a constant that is only read outside; one alone needs no
  * tray.
  */
-export function trayOf(
-  members: readonly Item[],
-  plumbing: ReadonlySet<string>,
-  links: Links,
-): { tray: Item[]; at: number } | null {
-  const plain = members.map((member) => isPlumbing(member, plumbing));
+export function trayOf(members: readonly Item[], reading: Reading): { tray: Item[]; at: number } | null {
+  const plain = members.map((member) => countIn(member, reading) === member.leaves && member.leaves > 0);
   const many = plain.filter(Boolean).length;
   if (many < 2 || many === members.length) return null;
 
-  const own = members.map(leavesOf);
-  const home = new Map(own.flatMap((leaves, at) => leaves.map((id) => [id, at] as const)));
+  const { order, place, source, target, incoming, outgoing } = reading;
+  const home = new Int32Array(order.length).fill(-1);
+  members.forEach((member, at) => {
+    for (const [from, to] of member.spans) home.fill(at, from, to);
+  });
+  const isPlumbing = (node: number) => {
+    const at = place[node] as number;
+    return at >= 0 && reading.plumbing[at + 1] !== reading.plumbing[at];
+  };
+  const sourcesOf = (member: Item): number[] => {
+    const found: number[] = [];
+    for (const [from, to] of member.spans)
+      for (const node of order.subarray(from, to))
+        for (const raw of incoming(node)) found.push(home[place[source[raw] as number] as number] ?? -1);
+    return found;
+  };
   const chosen = new Set<number>();
   let after = members.findIndex((member) => member.node?.kind !== "input");
   members.forEach((member, at) => {
     if (!plain[at]) return;
-    const from = own[at]?.flatMap((id) => links.sources(id)).map((id) => home.get(id)) ?? [];
-    const within = (place: number | undefined) =>
-      place === undefined || place === at || chosen.has(place) || members[place]?.node?.kind === "input";
-    const read = member.node?.kind !== "constant" || links.targets(member.id).some((id) => plumbing.has(id));
+    const from = sourcesOf(member);
+    const within = (other: number) =>
+      other < 0 || other === at || chosen.has(other) || members[other]?.node?.kind === "input";
+    const node = order[member.spans[0]?.[0] ?? -1] as number;
+    const read =
+      member.node?.kind !== "constant" || outgoing(node).some((raw) => isPlumbing(target[raw] as number));
     if (!read || !from.every(within)) return;
     chosen.add(at);
-    for (const place of from) {
-      if (place !== undefined && members[place]?.node?.kind === "input") after = Math.max(after, place + 1);
+    for (const other of from) {
+      if (members[other]?.node?.kind === "input") after = Math.max(after, other + 1);
     }
   });
   const tray = members.filter((_, at) => chosen.has(at));
   if (tray.length < 2) return null;
-  const before = members.slice(0, after).filter((member) => !tray.includes(member));
+  const before = members.slice(0, after).filter((_, at) => !chosen.has(at));
   return { tray, at: before.length };
 }
 
-function isPlumbing(item: Item, plumbing: ReadonlySet<string>): boolean {
-  if (item.node) return plumbing.has(item.id);
-  return item.children.length > 0 && item.children.every((child) => isPlumbing(child, plumbing));
+/** How many of the nodes in an item are plumbing. */
+function countIn({ spans }: Item, { plumbing }: Reading): number {
+  return spans.reduce((sum, [from, to]) => sum + (plumbing[to] as number) - (plumbing[from] as number), 0);
 }

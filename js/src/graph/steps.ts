@@ -2,7 +2,7 @@
 // several times in a row, a loop of operations. Such a run is read from what the steps are (the same module, the same
 // operation with the same shapes) and from how they hang together: each as the one before it.
 
-import type { Item } from "./hierarchy";
+import { type Item, leavesOf } from "./hierarchy";
 
 /** What a node reads. */
 export type Sources = (id: string) => readonly string[];
@@ -111,11 +111,9 @@ class Wiring {
     sources: Sources,
   ) {
     const home = new Map<string, number>();
-    const visit = (item: Item, at: number) => {
-      if (item.node) home.set(item.id, at);
-      for (const child of item.children) visit(child, at);
-    };
-    members.forEach(visit);
+    members.forEach((member, at) => {
+      for (const id of leavesOf(member)) home.set(id, at);
+    });
     const reads = members.map(() => new Set<number>());
     for (const [id, at] of home) {
       for (const source of sources(id)) {
