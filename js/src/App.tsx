@@ -10,6 +10,7 @@ import { Help } from "./panels/Help";
 import { InputCard } from "./panels/InputCard";
 import { Notice } from "./panels/Notice";
 import { Outline } from "./panels/Outline";
+import { PathNotice } from "./panels/PathNotice";
 import { Predictions } from "./panels/Predictions";
 import { StatusLine } from "./panels/StatusLine";
 import { keepStill } from "./panels/still";
@@ -72,6 +73,7 @@ export function App({ store }: { store: Store }) {
           <MapsPanel store={store} />
         </Drawer>
       </div>
+      <PathNotice store={store} />
       <StatusLine store={store} />
       {view.help.value && <Help store={store} />}
       <div class="nn-sr" aria-live="polite">

@@ -2,10 +2,12 @@
 // Everything it shows is text from the model's author or numbers; events are handled once for all, in GraphView.
 
 import { useComputed } from "@preact/signals";
+import type { GraphNode } from "../state/synced";
 import type { GraphController } from "./controller";
 import { canOpen, type Item } from "./hierarchy";
 import type { DrawnBox } from "./layout";
 import { StripCanvas, Thumb } from "./Strip";
+import { newIn } from "./steady";
 import {
   categoryOf,
   type Form,
@@ -20,10 +22,10 @@ import {
   spell,
   statusOf,
   timesOf,
+  timesWords,
 } from "./words";
 
 interface Props {
-  timesWords,
   box: DrawnBox;
   x: number;
   y: number;
@@ -44,6 +46,7 @@ export function Node({ box, x, y, graph }: Props) {
     if (matches.length === 0) return undefined;
     return matches[graph.match.value]?.id === id ? "here" : graph.matched.value.has(id) ? "yes" : "no";
   });
+  const fresh = useComputed(() => (box.open ? undefined : newIn(item, graph.store.added.value)));
   const tab = useComputed(() => (graph.focused.value === id ? 0 : -1));
 
   const form = box.open ? "open" : formOf(item);
@@ -70,12 +73,13 @@ export function Node({ box, x, y, graph }: Props) {
       data-near={near.value || undefined}
       data-far={far.value || undefined}
       data-found={found.value}
+      data-new={fresh.value}
       data-selected={chosen.value}
       role="treeitem"
       aria-level={item.depth}
       aria-expanded={openable ? box.open : undefined}
       aria-selected={chosen.value === "true"}
-      aria-label={labelOf(item)}
+      aria-label={[labelOf(item), fresh.value && "new on this path"].filter(Boolean).join(", ")}
       tabIndex={tab.value}
       style={style}
     >
@@ -127,6 +131,8 @@ function Body({
           <Toggle words={wordsOf(item)} />
         </>
       );
+    case "decision":
+      return <Decision item={item} />;
     case "slim":
       return (
         <>
@@ -202,6 +208,18 @@ function Title({ item }: { item: Item }) {
       <b class="nn-name">{name}</b>
       {times && <span class="nn-times">{times}</span>}
       {hint && <span class="nn-hint">{hint}</span>}
+    </span>
+  );
+}
+
+/** The diamond of a flow chart, the way taken, and the condition that chose it. */
+function Decision({ item }: { item: Item }) {
+  const { value, code = "", source } = item.node as GraphNode;
+  return (
+    <span class="nn-title" title={`a decision on the data: ${hintOf(item)} (${source})`}>
+      <i class="nn-diamond">◇</i>
+      <b class="nn-name">{value || nameOf(item)}</b>
+      <span class="nn-hint">{code.replace(/^(if|elif|while) |:$/g, "")}</span>
     </span>
   );
 }

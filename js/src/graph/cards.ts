@@ -28,6 +28,7 @@ export function closedBox(item: Item, narrow: boolean): LevelBox {
     case "tray":
       return box("slim", 196, SLIM_HEIGHT);
     case "slim":
+    case "decision":
       return box("slim", narrow ? NARROW_WIDTH : CARD_WIDTH, SLIM_HEIGHT);
     case "output":
       return box("card", CARD_WIDTH, OUTPUT_HEIGHT);

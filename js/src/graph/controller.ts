@@ -12,6 +12,7 @@ import { beside, type Lit, light, neighbours, type Side } from "./near";
 import { openAtFirst, outOfFolds, withOnlyChildren } from "./opening";
 import { Picture } from "./picture";
 import { countInside, findItems } from "./search";
+import { cardsInSight, goesOn, whereFailed } from "./steady";
 import { centred, close, home, inSight, type Size, scaled, type Viewport, whole } from "./viewport";
 import { nameOf } from "./words";
 
@@ -121,13 +122,24 @@ export class GraphController extends Picture {
     const same = before !== null && before.graph.model === graph.model;
     const apart = same ? this.apart.peek() : new Set<string>();
     const next = buildHierarchy(graph, apart);
+    const on = goesOn(before?.graph, graph);
+    const boxes = (on && this.drawing.peek()?.boxes) || [];
+    const cards = cardsInSight(boxes, (box) => this.rectOf(box), this.viewport.peek(), this.pane.peek());
+    this.cone.stop();
     batch(() => {
       this.hierarchy.value = next;
       this.apart.value = apart;
-      this.entered.value = this.entered.peek().filter((id) => same && next.items.get(id)?.children.length);
+      const alone = this.entered.peek();
+      this.entered.value = alone.filter((id) => same && next.items.get(id)?.children.length);
       const open = this.store.view.open;
       const kept = [...open.peek()].filter((id) => next.items.get(id)?.children.length);
-      if (same && (kept.length > 0 || open.peek().size === 0)) {
+      if (on) {
+        // What is open stays so, also what is not there for now; the first card that stays holds still.
+        const drawn = this.drawing.value?.byId;
+        const card = cards.find(({ item }) => drawn?.has(item.id));
+        if (card) this.hold(card, card.item.id);
+        this.arrived &&= alone.length === this.entered.peek().length;
+      } else if (same && (kept.length > 0 || open.peek().size === 0)) {
         if (kept.length !== open.peek().size) open.value = new Set(kept);
       } else {
         open.value = openAtFirst(next.root);
@@ -440,12 +452,6 @@ export class GraphController extends Picture {
 function spineOf(box: DrawnBox, direction: Direction): number {
   if (box.open) return box.spine;
   return direction === "down" ? box.x + box.width / 2 : box.y + box.height / 2;
-}
-
-/** The node at which the model raised, or else the innermost group. */
-function whereFailed(graph: Graph): string | undefined {
-  const node = graph.nodes.find((one) => one.status === "failed");
-  return node?.id ?? graph.groups.filter((group) => group.status === "failed" && group.id !== "").at(-1)?.id;
 }
 
 // ------------------------------------------------------------------------------------------ one for each store

@@ -101,16 +101,20 @@ export class Picture {
       const kept = withinBounds(hierarchy.root, hierarchy.items, open, keep);
       this.view.open.value = kept;
       const shown = shownFor(keep, kept).id;
-      const after = this.drawing.value?.byId.get(shown);
-      if (before && after) {
-        const [x, y] = this.origin.peek();
-        const [dx, dy] = held(before, after, this.direction.peek());
-        this.origin.value = [x + dx, y + dy];
-      }
+      this.hold(before, shown);
       const focused = hierarchy.items.get(this.focused.peek() ?? "");
       this.focused.value = focused ? shownFor(focused, kept).id : shown;
       return shown;
     });
+  }
+
+  /** Shifts the drawing so that an item is drawn where a box was. */
+  protected hold(before: DrawnBox | undefined, id: string): void {
+    const after = this.drawing.value?.byId.get(id);
+    if (!before || !after) return;
+    const [x, y] = this.origin.peek();
+    const [dx, dy] = held(before, after, this.direction.peek());
+    if (dx !== 0 || dy !== 0) this.origin.value = [x + dx, y + dy];
   }
 
   /** The tree with other siblings out of their stacks; the same one where that changes nothing. */

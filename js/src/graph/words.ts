@@ -9,7 +9,7 @@ import type { Item } from "./hierarchy";
 export type Category = "conv" | "pool" | "norm" | "act" | "linear" | "attn" | "group" | "merge" | "other";
 
 /** How an item is drawn when it is closed. */
-export type Form = "card" | "slim" | "merge" | "input" | "output" | "constant" | "tray";
+export type Form = "card" | "slim" | "merge" | "decision" | "input" | "output" | "constant" | "tray";
 
 const CATEGORIES: [Category, RegExp][] = [
   ["attn", /attention|^mha$/],
@@ -95,6 +95,7 @@ export function formOf(item: Item): Form {
   if (!node) return item.kind === "tray" ? "tray" : "card";
   if (node.kind === "input" || node.kind === "output" || node.kind === "constant") return node.kind;
   if (node.status === "identity") return "slim";
+  if (node.op === "decision") return "decision";
   const category = categoryOf(item);
   if (category === "merge" && node.input_shapes.length > 1) return "merge";
   if (category === "norm" || category === "act" || category === "merge") return "slim";
@@ -128,9 +129,9 @@ function tailOf(path: string, count: number): string {
 export function nameOf(item: Item): string {
   const { node, group } = item;
   if (item.kind === "tray") return "plumbing";
-  if (item.kind === "fold" || item.kind === "part") {
   if (isSteps(item)) return nameOf(item.children[0] as Item);
   if (item.kind === "part" && item.step > 0) return repeatedName(item);
+  if (item.kind === "fold" || item.kind === "part") {
     const first = nameOf(endOf(item, 0));
     const last = nameOf(endOf(item, -1));
     const alike = item.kind === "fold" || item.children.every((child) => child.group);
@@ -141,7 +142,6 @@ export function nameOf(item: Item): string {
   return tail(node?.path ?? group?.path ?? "", pathAbove(item)) || item.id || "model";
 }
 
-/** The first or last of those that are gathered in it. */
 /** Whether it stands for the steps of a loop. */
 function isSteps(item: Item): boolean {
   return item.kind === "fold" && (item.children[0]?.step ?? 0) > 0;
@@ -154,6 +154,7 @@ function repeatedName(item: Item): string {
   return `${nameOf(endOf(item, 0))} … ${nameOf(endOf(item, -1))}`;
 }
 
+/** The first or last of those that are gathered in it. */
 function endOf(item: Item, at: 0 | -1): Item {
   const member = item.node || item.group ? undefined : item.children.at(at);
   return member ? endOf(member, at) : item;
@@ -166,8 +167,8 @@ function isStored(node: GraphNode): boolean {
 
 /** Which use of a module that is used several times: "2nd use". */
 function useOf(item: Item): string {
-  const call = item.node?.kind === "op" ? 0 : (item.node?.call ?? item.group?.call ?? 0);
   if (item.kind === "part" && item.step > 0) return `step ${item.step}`;
+  const call = item.node?.kind === "op" ? 0 : (item.node?.call ?? item.group?.call ?? 0);
   return call === 0 ? "" : `${call + 1}${["nd", "rd"][call - 1] ?? "th"} use`;
 }
 
@@ -185,6 +186,7 @@ function hint(item: Item): string {
   const { node } = item;
   if (!node) return groupHint(item);
   if (node.status === "identity") return "identity";
+  if (node.op === "decision") return [node.value, node.code].filter(Boolean).join(" · ");
   if (node.kind === "input" || node.kind === "output") return "";
   if (node.kind === "constant") return isStored(node) ? node.op : "";
   const word = node.kind === "op" ? "" : wordOf(node);
@@ -208,10 +210,10 @@ function groupHint(item: Item): string {
   const inner = item.children;
   const type = item.group?.type ?? endOf(item, 0).group?.type ?? "";
   if (item.kind === "tray") return inner.map(nameOf).join(", ");
-  if (item.kind === "part" && !inner.every((child) => child.group?.type === type))
-    return `${item.leaves} operations`;
   if (isSteps(item)) return hint(inner[0] as Item);
   if (item.kind === "part" && item.step > 0) return `${item.leaves} operations`;
+  if (item.kind === "part" && !inner.every((child) => child.group?.type === type))
+    return `${item.leaves} operations`;
   if (item.kind !== "group" || !ANONYMOUS.has(type)) return type;
   const blocks = inner.reduce((sum, child) => sum + countBlocks(child), 0);
   if (blocks > 1 && inner.every((child) => !child.node)) return `${blocks} blocks`;
@@ -223,8 +225,6 @@ export function timesOf(item: Item): number {
   return item.times;
 }
 
-export function markOf(item: Item): string {
-  const op = item.node?.op ?? "";
 /** "×12", "×24 steps" where the same weights are used again, nothing for what is there once. */
 export function timesWords(item: Item): string {
   if (item.times < 2) return "";
@@ -232,6 +232,8 @@ export function timesWords(item: Item): string {
   return `×${item.times}${again ? " steps" : ""}`;
 }
 
+export function markOf(item: Item): string {
+  const op = item.node?.op ?? "";
   return MARKS[op] ?? op;
 }
 
@@ -272,11 +274,11 @@ export function statusOf(item: Item): string {
 }
 
 function gatheredLabel(item: Item): string {
-  if (item.kind === "fold") return `${item.children.length} identical blocks`;
-  return `${item.leaves} operations`;
   if (isSteps(item)) return `${item.children.length} steps of`;
-}
+  if (item.kind === "fold") return `${item.children.length} identical blocks`;
   if (item.step > 0) return `step ${item.step} of`;
+  return `${item.leaves} operations`;
+}
 
 /** "conv2d layer1.0.conv1, 64 × 56 × 56". */
 export function labelOf(item: Item): string {
@@ -285,7 +287,8 @@ export function labelOf(item: Item): string {
   const name = node?.kind === "module" ? node.path : group?.path || nameOf(item);
   const shape = spell(outputShape(item));
   const state = statusOf(item);
-  return [`${what} ${what === name ? "" : name}`.trim(), shape, state === "ok" ? "" : state]
+  const read = node?.op === "decision" ? hintOf(item) : "";
+  return [`${what} ${what === name ? "" : name}`.trim(), read, shape, state === "ok" ? "" : state]
     .filter(Boolean)
     .join(", ");
 }

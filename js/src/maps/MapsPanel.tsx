@@ -42,6 +42,7 @@ export function MapsPanel({ store }: { store: Store }) {
 
   let body = null;
   if (layer === null) body = <p class="nn-calm">Click a layer of the network to see what it computes.</p>;
+  else if (store.mute.value !== null) body = <p class="nn-calm">{store.mute.value}</p>;
   else if (state === "error" && LIFELESS.has(store.state.value)) {
     body = <p class="nn-calm">Maps need a running kernel.</p>;
   } else if (state === "error") body = <Failed store={store} error={error} />;

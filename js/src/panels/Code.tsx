@@ -33,6 +33,7 @@ function Figures({ item }: { item: GraphNode | GraphGroup }) {
   if ("op" in item) {
     if (item.op && item.op !== item.type)
       rows.push(["operation", `${item.op}${item.detail ? ` · ${item.detail}` : ""}`]);
+    if (item.code) rows.push(["decided", item.code], ["read", item.value || "–"]);
     if (item.call > 0) rows.push(["call", `${item.call + 1} of this module`]);
     rows.push(["input", item.input_shapes.map(shape).join(", ") || "–"]);
     rows.push(["output", item.output_shapes.map(shape).join(", ") || "–"]);

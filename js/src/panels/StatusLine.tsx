@@ -18,6 +18,11 @@ export function StatusLine({ store }: { store: Store }) {
         <span class="nn-status-left">{hint(store)}</span>
       )}
       <span class="nn-status-right">
+        {store.decides.value && (
+          <span title="Python decided on the data (◇): another input may take another path.">
+            ◇ this graph is for this input{times.length > 0 && " · "}
+          </span>
+        )}
         {times.map(([what, ms]) => `${what} ${milliseconds(ms as number)}`).join(" · ")}
       </span>
     </footer>

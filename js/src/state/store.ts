@@ -17,7 +17,7 @@ import {
 } from "./data";
 import { Few } from "./few";
 import { Latest } from "./latest";
-import type { Failure, GraphGroup, GraphNode, Selection, Synced } from "./synced";
+import type { Failure, GraphGroup, GraphNode, PathChange, Selection, Synced } from "./synced";
 import { createView, type View } from "./view";
 
 export type DataState = "empty" | "loading" | "ready" | "busy" | "stale" | "error" | "dead" | "static";
@@ -50,7 +50,18 @@ export class Store {
   readonly pixel = signal<PixelInfo | null>(null);
   /** Why the sample asked for last is not on the screen. */
   readonly refused = signal<Failure | null>(null);
+  /** How the path of the run on the screen differs from the one before; null once it is read. */
+  readonly change: ReadonlySignal<PathChange | null>;
+  /** Whether the graph holds a decision on the data. */
+  readonly decides: ReadonlySignal<boolean>;
+  readonly added: ReadonlySignal<ReadonlySet<string>>;
+  /** Why the selected layer has no maps, where it cannot have any. */
+  readonly mute: ReadonlySignal<string | null>;
   readonly timings = signal<{ trace?: number; maps?: number; saliency?: number }>({});
+
+  private readonly readChange = signal(0);
+  /** Ids of all graphs so far: what is not in this one ran for another input. */
+  private readonly known = new Set<string>();
 
   private readonly mapCache = new Few<Maps>(MAPS_KEPT);
   private readonly valueCache = new Few<Float32Array>(VALUES_KEPT);
@@ -76,6 +87,14 @@ export class Store {
       for (const node of graph?.nodes ?? []) all.set(node.id, node);
       return all;
     });
+    this.change = computed(() => {
+      const { change, run } = synced.run.value ?? {};
+      return change && run !== this.readChange.value ? change : null;
+    });
+    this.decides = computed(() => synced.graph.value?.nodes.some((node) => node.op === "decision") ?? false);
+    this.added = computed(() => new Set(this.change.value?.added));
+    // Watchers of the run look at it without watching: the graph comes before the run that it belongs to.
+    this.mute = computed(() => this.silence(synced.selection.value.layer));
     this.scrubber = new Latest(({ node, unit }) => this.fetchSaliency(node, unit));
     this.follow();
   }
@@ -111,6 +130,11 @@ export class Store {
 
   async selectSample(sample: number): Promise<void> {
     this.synced.select({ sample });
+  }
+
+  /** The notice of another path is read: it and its marks go. */
+  dismissChange(): void {
+    this.readChange.value = this.synced.run.peek()?.run ?? 0;
   }
 
   /** Reads the weights now: traces the current sample once more. */
@@ -204,6 +228,16 @@ export class Store {
     return this.synced.run.peek()?.sample ?? this.synced.selection.peek().sample;
   }
 
+  private silence(layer: string | null): string | null {
+    if (layer === null || this.synced.graph.value === null) return null;
+    const item = this.nodes.value.get(layer);
+    if (!item) return this.known.has(layer) ? `${layer} did not run for this input.` : null;
+    if (!("op" in item) || item.op !== "decision") return null;
+    const line = [item.code, item.source && `(${item.source})`].filter(Boolean).join(" ");
+    const read = `Python read ${item.value || "a value"} here${line && `: ${line}`}.`;
+    return `${read} For another value the network may take another path; this graph is for this input.`;
+  }
+
   private describe(): DataState {
     const { graph, status, run, epoch } = this.synced;
     const phase = status.value.state;
@@ -233,6 +267,7 @@ export class Store {
         gone = dead;
       }),
       effect(() => {
+        for (const id of this.nodes.value.keys()) this.known.add(id);
         if (graph.value) void this.fetchThumbs();
       }),
       effect(() => {
@@ -249,21 +284,23 @@ export class Store {
         void this.fetchStrips();
       }),
       effect(() => {
-        if (layer.value === null || runKey.value === 0) this.show(layer.value, IDLE);
-        else void this.fetchMaps(layer.value);
+        const wish = layer.value;
+        if (runKey.value === 0 || wish === null || this.mute.peek() !== null) this.show(wish, IDLE);
+        else void this.fetchMaps(wish);
       }),
       effect(() => {
         if (runKey.value === 0) return;
         const wanted = this.view.statsOf.value === "channel" ? channel.value : null;
         // Numbers that nobody looks at would stand in the way of the maps.
         const looked = this.view.tab.value === "stats";
-        if (looked && layer.value !== null) void this.fetchStats(layer.value, wanted);
+        if (looked && layer.value !== null && this.mute.peek() === null)
+          void this.fetchStats(layer.value, wanted);
         else this.stats.value = IDLE;
       }),
       effect(() => {
         const unit = JSON.parse(target.value) as { node: string; unit: number[] } | null;
         if (runKey.value === 0) return;
-        if (unit) this.scrubber.ask(unit);
+        if (unit && (unit.node === "output" || this.mute.peek() === null)) this.scrubber.ask(unit);
         else this.saliency.value = IDLE;
       }),
     );

@@ -27,6 +27,9 @@ export interface GraphNode {
   parent: string;
   /** Id of the node that used the same weights first. */
   shared?: string;
+  /** Of a decision: what Python read, and the user's line that read it. */
+  value?: string;
+  code?: string;
 }
 
 export interface GraphEdge {
@@ -98,6 +101,16 @@ export interface Prediction {
   true?: boolean;
 }
 
+/** Another path than the run before it took. */
+export interface PathChange {
+  title: string;
+  message: string;
+  /** Ids of the nodes that are new. */
+  added: string[];
+  /** The one to look at first. */
+  first: string | null;
+}
+
 export interface Run {
   sample: number;
   epoch: number;
@@ -105,6 +118,7 @@ export interface Run {
   ms: number;
   consistent: boolean;
   predictions: { task: "classification" | "other"; classes: Prediction[]; true?: Prediction; note?: string };
+  change?: PathChange;
 }
 
 export interface Selection {
