@@ -1,7 +1,7 @@
-"""Many what-ifs of one run: what the model says where a region of the input, or what a layer gave, is another.
+"""Many what-ifs of one run: what the model says where a region of the input, or a layer's output, is another.
 
-Occlusion, ablation, masks, deletion curves, knock-outs and patches all ask here, and only here; how the answer
-is computed may change without them. Today it is a forward of the whole model on batches of variants.
+Occlusion, ablation, masks, deletion curves, knock-outs and patches all ask here, and only here; how the
+answer is computed may change without them. Today it is a forward of the whole model on batches of variants.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
 from nnviz_widget.engine.attribution.targets import scores_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from torch import Tensor
 
     from nnviz_widget.engine.attribution.task import Task
 
@@ -30,8 +30,8 @@ class Variants:
     rows : Tensor
         Which sample each variant is one of, ``[V]``, whole numbers.
     make : callable
-        Takes start and stop and returns these variants: one tensor ``[B, ...]`` for each of the task's inputs,
-        or, where `node` names a layer, the one tensor that it gives instead.
+        Takes start and stop and returns these variants: one tensor ``[B, ...]`` for each of the task's
+        inputs, or, where `node` names a layer, the one tensor that it gives instead.
     node : str
         Where the change is: ``"input"``, or the path (``path@call``) of a module.
     boxes : Tensor or None
