@@ -9,9 +9,11 @@ import type { RefObject } from "preact";
 import { useEffect, useLayoutEffect, useMemo, useRef } from "preact/hooks";
 import type { Store } from "../state/store";
 import { Crumbs } from "./Crumbs";
+import { coloursOf, colourWords } from "./colouring";
 import { type GraphController, graphOf, releaseGraph } from "./controller";
 import { canOpen, type Item } from "./hierarchy";
 import { onGraphKey } from "./keys";
+import { Colouring } from "./Legend";
 import { Minimap } from "./Minimap";
 import { Node } from "./Node";
 import { paintStrips } from "./Strip";
@@ -71,6 +73,7 @@ export function GraphView({ store }: { store: Store }) {
       </div>
       <Crumbs graph={graph} />
       <Tools graph={graph} />
+      <Colouring graph={graph} />
       {drawing && <Minimap graph={graph} drawing={drawing} />}
     </div>
   );
@@ -132,8 +135,10 @@ function pointing(graph: GraphController) {
       const segment = item ? undefined : segmentAt(event);
       view.hoveredNode.value = item ? item.rep : null;
       graph.hoveredWire.value = segment ?? null;
-      if (item) view.hover.value = { what: labelOf(item), value: lastNode(item)?.source || undefined };
-      else view.hover.value = segment ? { what: `tensor ${shapesOn(graph, segment)}` } : null;
+      if (item) {
+        const value = colourWords(item, coloursOf(graph).peek()) || lastNode(item)?.source;
+        view.hover.value = { what: labelOf(item), value: value || undefined };
+      } else view.hover.value = segment ? { what: `tensor ${shapesOn(graph, segment)}` } : null;
     },
     onPointerLeave() {
       view.hoveredNode.value = null;
@@ -244,7 +249,8 @@ function useGestures(
 }
 
 function wanted(event: Event): boolean {
-  if ((event.target as Element).closest(".nn-tools, .nn-crumbs, .nn-minimap, [data-act]")) return false;
+  if ((event.target as Element).closest(".nn-tools, .nn-colour, .nn-crumbs, .nn-minimap, [data-act]"))
+    return false;
   const { button, ctrlKey, type } = event as MouseEvent;
   return type === "wheel" || (!ctrlKey && !button);
 }

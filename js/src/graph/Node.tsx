@@ -3,6 +3,7 @@
 
 import { useComputed } from "@preact/signals";
 import type { GraphNode } from "../state/synced";
+import { coloursOf, colourWords } from "./colouring";
 import type { GraphController } from "./controller";
 import { canOpen, type Item } from "./hierarchy";
 import type { DrawnBox } from "./layout";
@@ -47,6 +48,8 @@ export function Node({ box, x, y, graph }: Props) {
     return matches[graph.match.value]?.id === id ? "here" : graph.matched.value.has(id) ? "yes" : "no";
   });
   const fresh = useComputed(() => (box.open ? undefined : newIn(item, graph.store.added.value)));
+  const tint = useComputed(() => coloursOf(graph).value?.tintOf(item));
+  const said = useComputed(() => colourWords(item, coloursOf(graph).value));
   const tab = useComputed(() => (graph.focused.value === id ? 0 : -1));
 
   const form = box.open ? "open" : formOf(item);
@@ -57,6 +60,7 @@ export function Node({ box, x, y, graph }: Props) {
     width: `${box.width}px`,
     height: `${box.height}px`,
     zIndex: box.open ? item.depth : undefined,
+    backgroundColor: box.open ? undefined : tint.value,
   };
   return (
     <div
@@ -72,6 +76,7 @@ export function Node({ box, x, y, graph }: Props) {
       data-status={status === "ok" ? undefined : status}
       data-near={near.value || undefined}
       data-far={far.value || undefined}
+      data-tint={tint.value && !box.open ? "" : undefined}
       data-found={found.value}
       data-new={fresh.value}
       data-selected={chosen.value}
@@ -79,7 +84,7 @@ export function Node({ box, x, y, graph }: Props) {
       aria-level={item.depth}
       aria-expanded={openable ? box.open : undefined}
       aria-selected={chosen.value === "true"}
-      aria-label={[labelOf(item), fresh.value && "new on this path"].filter(Boolean).join(", ")}
+      aria-label={[labelOf(item), said.value, fresh.value && "new on this path"].filter(Boolean).join(", ")}
       tabIndex={tab.value}
       style={style}
     >

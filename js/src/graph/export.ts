@@ -6,7 +6,7 @@ export type Part = "whole" | "shown";
 export type Format = "svg" | "png";
 
 const SVG = "http://www.w3.org/2000/svg";
-const MARKS = ["data-selected", "data-near", "data-found"];
+const MARKS = ["data-selected", "data-near", "data-far", "data-found"];
 const MARGIN = 16;
 const PNG_SCALE = 2;
 /** More than that no browser draws. */
@@ -56,9 +56,18 @@ export function drawingSvg(stage: HTMLElement, part: Part, name: string): string
   }
 }
 
-/** Takes off what selecting, pointing and searching put on the cards; returns how to bring it back. */
+/**
+ * Takes off what selecting, pointing and searching put on the cards, and gives the legend its title; returns how to
+ * bring all back.
+ */
 function unmarked(stage: HTMLElement): () => void {
   const undo: Array<() => void> = [];
+  for (const title of stage.querySelectorAll<HTMLElement>(".nn-key [hidden]")) {
+    title.hidden = false;
+    undo.push(() => {
+      title.hidden = true;
+    });
+  }
   for (const mark of MARKS) {
     for (const card of stage.querySelectorAll(`.nn-node[${mark}]`)) {
       const value = card.getAttribute(mark) ?? "";
@@ -160,8 +169,8 @@ function plain(text: string): string {
 /** Reads one stage, in the coordinates of its drawing. */
 class Scribe {
   private readonly world: HTMLElement;
-  private readonly scale: number;
-  private readonly origin: { x: number; y: number };
+  private scale: number;
+  private origin: { x: number; y: number };
   private readonly pen = document.createElement("canvas").getContext("2d");
 
   constructor(private readonly stage: HTMLElement) {
@@ -175,6 +184,12 @@ class Scribe {
     const lines = this.world.querySelector<SVGGElement>(".nn-wires .nn-lines");
     const bounds = part === "whole" ? this.whole(lines) : this.shown();
     const zoom = part === "whole" ? 1 : this.scale;
+    const key = this.key();
+    const place = { x: bounds.x + MARGIN, y: bounds.y + bounds.height };
+    if (key && part === "whole") {
+      bounds.width = Math.max(bounds.width, key.width + 2 * MARGIN);
+      bounds.height += key.height + MARGIN;
+    }
     const style = getComputedStyle(this.stage);
     const svg = make("svg", {
       width: bounds.width * zoom,
@@ -193,7 +208,28 @@ class Scribe {
     for (const node of open) svg.append(this.node(node));
     if (lines) svg.append(this.wires(lines));
     for (const node of nodes) if (node.dataset.form !== "open") svg.append(this.node(node));
+    if (key) {
+      const at = part === "whole" ? place : key;
+      key.drawn.setAttribute("transform", `translate(${short(at.x)} ${short(at.y)}) scale(${1 / zoom})`);
+      svg.append(key.drawn);
+    }
     return svg;
+  }
+
+  /** The legend, which is no part of the drawing and not scaled with it: where it lies, and drawn for itself. */
+  private key(): (Box & { drawn: Element }) | null {
+    const key = this.stage.querySelector<HTMLElement>(".nn-key");
+    if (!key) return null;
+    const { x, y } = this.rect(key);
+    const { left, top, width, height } = key.getBoundingClientRect();
+    const drawn = make("g", { "data-key": key.dataset.by ?? "" });
+    const { scale, origin } = this;
+    [this.scale, this.origin] = [1, { x: left, y: top }];
+    const around = getComputedStyle(key.parentElement as Element);
+    drawn.append(...frame(around, { x: 0, y: 0, width, height }));
+    this.element(key, drawn);
+    [this.scale, this.origin] = [scale, origin];
+    return { x, y, width, height, drawn };
   }
 
   private rect(of: Element | Range): Box {
@@ -256,7 +292,7 @@ class Scribe {
       group.append(...frame(style, box));
       for (const child of element.childNodes) {
         if (child instanceof Text) group.append(...this.text(child, element, style));
-        else if (child instanceof HTMLElement && !(child instanceof HTMLButtonElement))
+        else if (child instanceof HTMLElement && !child.matches("button:not([data-end])"))
           this.element(child, group);
       }
     }

@@ -74,7 +74,7 @@ const WORDS: Record<string, string> = {
 /** Containers whose class says nothing about what they are for. */
 const ANONYMOUS = new Set(["Sequential", "ModuleList", "ModuleDict", ""]);
 
-export function categoryOf(item: Item): Category {
+export function categoryOf(item: Pick<Item, "kind" | "node" | "group">): Category {
   const { node } = item;
   if (item.kind === "tray") return "other";
   if (!node) {

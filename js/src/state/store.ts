@@ -17,6 +17,7 @@ import {
 } from "./data";
 import { Few } from "./few";
 import { Latest } from "./latest";
+import { Measuring } from "./measuring";
 import type { Failure, GraphGroup, GraphNode, PathChange, Selection, Synced } from "./synced";
 import { createView, type View } from "./view";
 
@@ -62,6 +63,7 @@ export class Store {
   private readonly readChange = signal(0);
   /** Ids of all graphs so far: what is not in this one ran for another input. */
   private readonly known = new Set<string>();
+  readonly measuring: Measuring;
 
   private readonly mapCache = new Few<Maps>(MAPS_KEPT);
   private readonly valueCache = new Few<Float32Array>(VALUES_KEPT);
@@ -96,7 +98,11 @@ export class Store {
     // Watchers of the run look at it without watching: the graph comes before the run that it belongs to.
     this.mute = computed(() => this.silence(synced.selection.value.layer));
     this.scrubber = new Latest(({ node, unit }) => this.fetchSaliency(node, unit));
+    this.measuring = new Measuring(synced, this.view, (params, options) =>
+      this.request("measure", params, options),
+    );
     this.follow();
+    this.undo.push(this.measuring.follow());
   }
 
   // ---- what panels call --------------------------------------------------------------------------------

@@ -11,6 +11,9 @@ export type Range = "channel" | "layer";
 export type Order = "strength" | "index";
 export type Overlay = "signed" | "magnitude" | "off";
 
+/** What cards are tinted by. */
+export type ColourBy = "type" | "params" | "flops" | "bytes" | "time" | "mean" | "dead";
+
 /** A place of a map: channel, row and column of the picture. */
 export interface Spot {
   channel: number;
@@ -45,6 +48,7 @@ export interface View {
   drawerWidth: Signal<number>;
   /** Ids of the groups drawn open. */
   open: Signal<ReadonlySet<string>>;
+  colour: Signal<ColourBy | null>;
   search: Signal<string | null>;
   help: Signal<boolean>;
   /** The network as a list, over the left of the drawing. */
@@ -72,6 +76,7 @@ export function createView(): View {
     statsOf: signal("layer"),
     drawerWidth: signal(470),
     open: signal(new Set()),
+    colour: signal(null),
     search: signal(null),
     help: signal(false),
     outline: signal(false),
