@@ -231,6 +231,39 @@ export function unet(depth = 3): Graph {
   return d.done();
 }
 
+/** A U-Net whose tensors become smaller and larger again; `nested` as users write it who give each step a module. */
+export function ushape(depth = 3, nested = false): Graph {
+  const d = new Draft("U");
+  const shape = (level: number, channels = 8 * 2 ** level): Shape => {
+    const side = 64 / 2 ** level;
+    return [1, channels, side, side];
+  };
+  const convs = (name: string, from: string, level: number) =>
+    d.group(name, "Sequential", () => d.module("1", "ReLU", d.module("0", "Conv2d", from, shape(level))));
+  const skips: string[] = [];
+  let x = d.input([1, 3, 64, 64]);
+  for (let at = 0; at < depth; at++) {
+    if (at > 0 && !nested) x = d.module("pool", "MaxPool2d", x, shape(at, 4 * 2 ** at), at - 1);
+    x =
+      nested && at > 0
+        ? d.group(`down${at}`, "Down", () => convs("conv", d.module("pool", "MaxPool2d", x, shape(at)), at))
+        : convs(`down${at}`, x, at);
+    skips.push(x);
+  }
+  x = d.module("pool", "MaxPool2d", x, shape(depth), depth - 1);
+  x = convs("middle", x, depth);
+  for (let at = depth - 1; at >= 0; at--) {
+    const skip = skips[at] as string;
+    const joined = () =>
+      d.op("cat", [skip, d.module(nested ? "up" : `up${at}`, "ConvTranspose2d", x, shape(at))]);
+    x = nested
+      ? d.group(`up${at}`, "Up", () => convs("conv", joined(), at))
+      : convs(`join${at}`, joined(), at);
+  }
+  d.output(d.module("head", "Conv2d", x, [1, 2, 64, 64]));
+  return d.done();
+}
+
 /** Blocks that share a mask, which is made on the side; attention with three branches inside. */
 export function transformer(blocks = 12): Graph {
   const d = new Draft("Transformer");
@@ -347,6 +380,8 @@ export const SAMPLES: Record<string, () => Graph> = {
   densenet: () => densenet(),
   inception,
   unet: () => unet(),
+  ushape: () => ushape(),
+  "ushape of modules": () => ushape(3, true),
   transformer: () => transformer(),
   gpt2: () => gpt2(),
   tangled: () => tangled(),

@@ -34,7 +34,11 @@ describe("what is done again and again", () => {
   it("gives out one step at a time, and the others stay folded on either side", () => {
     const graph = recurrent(24, true);
     const hierarchy = buildHierarchy(graph, new Set(["part:/getitem#4"]));
-    const [before, own, after] = hierarchy.root.children.filter((one) => one.leaves > 1) as [Item, Item, Item];
+    const [before, own, after] = hierarchy.root.children.filter((one) => one.leaves > 1) as [
+      Item,
+      Item,
+      Item,
+    ];
     expect([before.times, own.kind, after.times]).toEqual([4, "part", 19]);
     expect(own.children.map(({ id }) => id)).toEqual(["/getitem#4", "cell@4", "out@4"]);
     expect(labelOf(own)).toBe("step 5 of cell, out, 2");

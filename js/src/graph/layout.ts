@@ -4,6 +4,7 @@
 //
 // A drawing from left to right is one from top to bottom of cards that lie on their sides, turned at the very end.
 
+import type { Shape } from "../state/synced";
 import { closedBox, HEADER, OPEN_MIN_WIDTH, PAD_BOTTOM, PAD_X } from "./cards";
 import { type Hierarchy, type Item, isOpen, type Level, type Open } from "./hierarchy";
 import type { Point } from "./layered";
@@ -80,7 +81,7 @@ export class Layouter {
       const { inX } = openBox(alone, layout);
       parts.boxes.push({ item: alone, x: 0, y: 0, width, height, spine: inX, open: true, narrow: false });
     }
-    this.flatten(alone, layout, [0, 0], parts);
+    this.flatten(alone, layout, [0, 0], parts, false);
     const right = this.direction === "right";
     const { boxes, segments, rails } = right ? turned(parts) : parts;
     return {
@@ -127,6 +128,7 @@ export class Layouter {
         target: vertex(edge.target),
         outX: from ? portX(children[edge.source] as Item, from, "exits", edge.producer) : undefined,
         inX: to ? portX(children[edge.target] as Item, to, "entries", edge.producer) : undefined,
+        size: sizeOf(this.hierarchy.edges[edge.raw[0] ?? -1]?.shape),
       };
     });
     const laid = layoutLevel({
@@ -165,16 +167,18 @@ export class Layouter {
     return { left: HEADER, ends: HEADER + PAD_X, top, bottom, least: 0 };
   }
 
-  private flatten(item: Item, layout: GroupLayout, [x, y]: Point, out: Parts): void {
+  /** What runs upwards is laid out as what runs down, and turned upside down here; headers stay on top. */
+  private flatten(item: Item, layout: GroupLayout, [x, y]: Point, out: Parts, rising: boolean): void {
     const { level, inner } = layout;
     const { children } = item;
     const entries = item.level.entries.length;
     const [left, top] = [x + layout.offset[0], y + layout.offset[1]];
-    const shift = (points: readonly Point[]): Point[] => points.map(([px, py]) => [px + left, py + top]);
+    const down = (py: number) => top + (rising ? level.height - py : py);
+    const shift = (points: readonly Point[]): Point[] => points.map(([px, py]) => [px + left, down(py)]);
 
     children.forEach((child, at) => {
       const box = level.boxes[at + entries] as LevelLayout["boxes"][number];
-      const place: Point = [left + box.x, top + box.y];
+      const place: Point = [left + box.x, down(box.y) - (rising ? box.height : 0)];
       const within = inner[at];
       const { width, height } = box;
       const narrow = layout.narrow[at] ?? false;
@@ -189,7 +193,7 @@ export class Layouter {
         open: Boolean(within),
         narrow,
       });
-      if (within) this.flatten(child, within, place, out);
+      if (within) this.flatten(child, within, place, out, rising !== level.rising.has(at + entries));
     });
 
     const drawn = new Map<string, Segment>();
@@ -219,7 +223,7 @@ export class Layouter {
     level.rails.forEach((rail, at) => {
       out.rails.push({ key: `${item.id}|rail${at}`, points: shift(rail.points), thick: rail.thick });
     });
-    this.ports(item, layout, shift, [x, y], out);
+    this.ports(item, layout, shift, [x, y], out, rising);
   }
 
   /** The short ways from the frame of an open group to its entries, and from its exits to the frame. */
@@ -229,6 +233,7 @@ export class Layouter {
     shift: (points: readonly Point[]) => Point[],
     [left, y]: Point,
     out: Parts,
+    rising: boolean,
   ): void {
     if (!item.parent) return;
     const count = item.children.length;
@@ -240,12 +245,13 @@ export class Layouter {
         (entry ? edge.source : edge.target) === end ? edge.raw : [],
       );
       const points = shift(way);
-      if (!entry) {
-        const [x] = points[points.length - 1] as Point;
-        points.push([x, y + height]);
-      } else if (this.direction === "right" || (points[0] as Point)[0] > left + titleWidth(item)) {
-        // On through the header, where it says nothing.
-        points.unshift([(points[0] as Point)[0], y]);
+      const [x] = points[entry ? 0 : points.length - 1] as Point;
+      const low = entry === rising;
+      // Up through the header only where that says nothing.
+      if (low || this.direction === "right" || x > left + titleWidth(item)) {
+        const end: Point = [x, low ? y + height : y];
+        if (entry) points.unshift(end);
+        else points.push(end);
       }
       const first = points[0] as Point;
       const flat = points.every(([px, py]) => px === first[0] && py === first[1]);
@@ -261,6 +267,11 @@ export class Layouter {
         });
     }
   }
+}
+
+/** The extent of a tensor without its batch and its channels; of a row of features, how many there are. */
+function sizeOf(shape: Shape | undefined): string {
+  return (shape ?? []).slice((shape ?? []).length > 2 ? 2 : 1).join();
 }
 
 /** How much of what the network does is in an item: plumbing and what hands its input on are nothing. */
@@ -292,6 +303,13 @@ function straighten(laid: LevelLayout, entries: number, exit: number, exits: num
   const from = (inner[0] as Point)[0];
   const to = (outer[outer.length - 1] as Point)[0];
   if (Math.abs(from - to) < 1) return;
+  if (laid.rising.size > 0) {
+    // A U is left under where it was entered.
+    const y = laid.height + SHIFT / 2;
+    laid.ports.set(exit, [...outer.slice(0, -1), [to, y], [from, y], [from, y + SHIFT / 2]]);
+    laid.height += SHIFT;
+    return;
+  }
   laid.height += SHIFT;
   for (const box of laid.boxes) box.y += SHIFT;
   const lower = (points: readonly Point[]): Point[] => points.map(([x, y]) => [x, y + SHIFT]);

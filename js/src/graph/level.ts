@@ -9,6 +9,7 @@ import { LaneWays } from "./lanes";
 import type { Point } from "./layered";
 import { Placing } from "./placing";
 import { Structure } from "./structure";
+import { layoutU, readU } from "./ushape";
 import { Ways } from "./ways";
 
 /** What a vertex of a level is; it decides gaps and how edges arrive. */
@@ -29,6 +30,8 @@ export interface LevelWire {
   /** Where this edge leaves and arrives, from the left side of its box, if not at the main places. */
   outX?: number;
   inX?: number;
+  /** The extent of the tensor without its channels, as a word: equal words, equal resolutions. */
+  size?: string;
 }
 
 export interface LevelInput {
@@ -59,10 +62,18 @@ export interface LevelLayout {
   rails: { points: Point[]; thick: boolean }[];
   /** For each entry the way down to it from the upper edge, for each exit the way to the lower edge. */
   ports: Map<number, Point[]>;
+  /** Vertices in which the network runs upwards: the decoder of a U. */
+  rising: ReadonlySet<number>;
 }
 
 export function layoutLevel(input: LevelInput): LevelLayout {
   const level = new Structure(input);
+  const shape = readU(level);
+  return shape ? layoutU(input, shape, (part) => stacked(new Structure(part))) : stacked(level);
+}
+
+function stacked(level: Structure): LevelLayout {
+  const { input } = level;
   const placing = new Placing(level);
   const ways = new Ways(placing);
   const routes: Route[] = [];
@@ -90,6 +101,7 @@ export function layoutLevel(input: LevelInput): LevelLayout {
     routes: routes.map((route) => ({ ...route, points: final(route.points) })),
     rails: rails.map(({ points, thick }) => ({ points: final(points), thick })),
     ports: new Map([...ports].map(([vertex, points]) => [vertex, final(points)])),
+    rising: new Set(),
   };
 }
 

@@ -36,11 +36,12 @@ export function headOf(points: readonly Point[]): string {
   return `M${end[0]} ${end[1]}L${bx - dy * wide} ${by + dx * wide}L${bx + dy * wide} ${by - dx * wide}Z`;
 }
 
-/** Where to write on a line: beside its arrow if it comes from above, otherwise at the middle of its longest part. */
+/** Where to write on a line: beside its arrow if that points down or up, otherwise at the middle of its longest part. */
 export function labelPlace(points: readonly Point[]): { x: number; y: number; upright: boolean } {
   const [before, end] = [points[points.length - 2], points[points.length - 1]];
-  if (before && end && before[0] === end[0] && end[1] - before[1] >= HEAD) {
-    return { x: end[0], y: end[1] - HEAD - 1, upright: true };
+  if (before && end && before[0] === end[0] && Math.abs(end[1] - before[1]) >= HEAD) {
+    const below = end[1] > before[1] ? -HEAD - 1 : HEAD + 4;
+    return { x: end[0], y: end[1] + below, upright: true };
   }
   let best = { size: -1, x: 0, y: 0, upright: true };
   for (let at = 1; at < points.length; at++) {
