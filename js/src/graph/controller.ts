@@ -127,6 +127,7 @@ export class GraphController extends Picture {
     const cards = cardsInSight(boxes, (box) => this.rectOf(box), this.viewport.peek(), this.pane.peek());
     this.cone.stop();
     batch(() => {
+      this.cone.lit.value = null; // its ways are those of the drawing that goes
       this.hierarchy.value = next;
       this.apart.value = apart;
       const alone = this.entered.peek();
