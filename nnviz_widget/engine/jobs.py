@@ -297,6 +297,11 @@ class Jobs:
         return self._queue.closed
 
     @property
+    def waiting(self) -> bool:
+        """Whether a job is queued: who can go on later lets it go first."""
+        return any(not entry[2].ended for entry in list(self._queue.heap))
+
+    @property
     def on_engine_thread(self) -> bool:
         """Whether the caller is the engine thread itself."""
         return threading.current_thread() is self._queue.thread
@@ -313,11 +318,12 @@ class Jobs:
         *,
         priority: Priority = Priority.CLICK,
         slot: Hashable = None,
+        queued: bool = False,
     ) -> Job[T]:
         """Queue ``fn(token)`` and return at once.
 
         Called on the engine thread (a job that needs another one), the function runs at once, under the token
-        of the running job.
+        of the running job, unless it is to be `queued` (a job that goes on later, after others).
 
         Parameters
         ----------
@@ -327,6 +333,8 @@ class Jobs:
             The smallest runs first; equal ones in order of arrival.
         slot : hashable, optional
             Cancels the job that is in this slot, queued or running, and takes its place.
+        queued : bool
+            Queue it also on the engine thread.
 
         Raises
         ------
@@ -335,7 +343,7 @@ class Jobs:
         """
         queue = self._queue
         job: Job[T] = Job(fn, priority, slot)
-        if self.on_engine_thread:
+        if self.on_engine_thread and not queued:
             if queue.closed:
                 raise ClosedError
             job.token = self.token or job.token

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from nnviz_widget.engine.jobs import Cancelled, ClosedError, Job, Priority
 from nnviz_widget.engine.tiles import unit_at
 from nnviz_widget.errors import InputError, ModelError, NNVizError, UnknownLayerError
+from nnviz_widget.explorer.explaining import Shelf
 from nnviz_widget.explorer.results import find_logits, path_change, predictions
 
 if TYPE_CHECKING:
@@ -95,6 +96,8 @@ class Exploration:
         Which sample that run is of.
     failure : NNVizError or None
         Why there is nothing, or not all, on the screen.
+    shelf : Shelf
+        The attributions that the page shows.
     """
 
     def __init__(
@@ -118,6 +121,7 @@ class Exploration:
         self.failure: NNVizError | None = None
         self.saliency: Shown | None = None
         self.known_epoch = 0
+        self.shelf = Shelf()
         self._graph: dict[str, Any] = {}
         self._run_job: Job[Any] | None = None
 
@@ -378,6 +382,7 @@ class Exploration:
     def close(self) -> None:
         """Cancel everything, end the thread, free what was kept."""
         self.engine.close()
+        self.shelf.clear()
         self.current = self.saliency = self._run_job = None
 
 

@@ -2,7 +2,7 @@
 
 An operation is a function of the exploration and a page's parameters, run on the engine's thread. It
 returns one `Reply`; a stream is a generator that yields parts and returns the last. A stream is only
-advanced while the page keeps up: between two parts the thread belongs to others.
+advanced while the page keeps up and nobody else waits: between two parts the thread belongs to others.
 
 What a click costs the handler is `Operations.start`: look up the name, queue a job.
 """
@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, field
 from math import nan
 from types import GeneratorType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -22,42 +21,22 @@ from nnviz_widget.engine.jobs import Cancelled, Priority
 from nnviz_widget.engine.measures import MEASURES
 from nnviz_widget.errors import ModelError, NNVizError, nearest
 from nnviz_widget.explorer import layers, params, pictures
+from nnviz_widget.explorer.explaining import EXPLAINING
+from nnviz_widget.explorer.replies import Question, Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
-
-    from numpy.typing import NDArray
+    from collections.abc import Callable, Mapping
 
     from nnviz_widget.engine.jobs import CancelToken
     from nnviz_widget.explorer.exploration import Exploration
-    from nnviz_widget.wire.messages import Buffer, Request
+    from nnviz_widget.explorer.replies import Stream
+    from nnviz_widget.wire.messages import Request
     from nnviz_widget.wire.session import Exchange
 
-__all__ = ["Operations", "Reply"]
+__all__ = ["Operations"]
 
 logger = logging.getLogger("nnviz_widget")
 
-
-@dataclass
-class Reply:
-    """One part of an answer: arrays, JSON beside them, and the epoch if it is not that of the run."""
-
-    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    meta: Mapping[str, Any] = field(default_factory=dict)
-    epoch: int | None = None
-
-
-@dataclass(frozen=True)
-class Question:
-    """What an operation is given: parameters, binary parts, its cancel token, whom to tell how far it is."""
-
-    p: Mapping[str, Any]
-    buffers: tuple[Buffer, ...]
-    token: CancelToken
-    progress: Callable[[int, int], None]
-
-
-Stream: TypeAlias = "Generator[Reply, None, Reply]"
 Operation: TypeAlias = "Callable[[Exploration, Question], Reply | Stream]"
 
 
@@ -90,9 +69,13 @@ class Operations:
             return
         self._submit(exchange, lambda token: self._answer(exchange, operation, token))
 
-    def _submit(self, exchange: Exchange, work: Callable[[CancelToken], None]) -> None:
+    def _submit(
+        self, exchange: Exchange, work: Callable[[CancelToken], None], *, queued: bool = False
+    ) -> None:
         try:
-            job = self._exploration.engine.jobs.submit(work, priority=_priority(exchange.request))
+            job = self._exploration.engine.jobs.submit(
+                work, priority=_priority(exchange.request), queued=queued
+            )
         except NNVizError as error:
             _refuse(exchange, error)
             return
@@ -124,7 +107,11 @@ class Operations:
                     )
                     return
                 part = next(stream)
-                exchange.part(part.arrays, part.meta, epoch=self._epoch_of(part))
+                if part is not None:
+                    exchange.part(part.arrays, part.meta, epoch=self._epoch_of(part))
+                elif self._exploration.engine.jobs.waiting:
+                    self._submit(exchange, lambda again: self._resume(exchange, stream, again), queued=True)
+                    return
         except StopIteration as end:
             exchange.finish(end.value.arrays, end.value.meta, epoch=self._epoch_of(end.value))
             return
@@ -149,7 +136,7 @@ class Operations:
 def _priority(request: Request) -> Priority:
     if request.slot.startswith("hover"):
         return Priority.HOVER
-    return Priority.PREFETCH if request.slot.startswith("prefetch") else Priority.CLICK
+    return Priority.PREFETCH if request.slot.startswith(("prefetch", "explain")) else Priority.CLICK
 
 
 def _refuse(exchange: Exchange, error: Exception) -> None:
@@ -271,4 +258,5 @@ _OPERATIONS: dict[str, Operation] = {
     "measure": _measure,
     "saliency": _saliency,
     "pixel": _pixel,
+    **EXPLAINING,
 }

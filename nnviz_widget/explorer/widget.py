@@ -31,9 +31,10 @@ from nnviz_widget.engine.graph import Graph
 from nnviz_widget.engine.graph_json import pack
 from nnviz_widget.errors import InputError, NNVizError
 from nnviz_widget.explorer import layers, selecting
-from nnviz_widget.explorer.operations import Operations, Question, Reply
+from nnviz_widget.explorer.operations import Operations
 from nnviz_widget.explorer.pulse import Pulse
 from nnviz_widget.explorer.quiet import hush
+from nnviz_widget.explorer.replies import Question, Reply
 from nnviz_widget.explorer.still import CSS, Still
 from nnviz_widget.wire.messages import json_safe
 from nnviz_widget.wire.session import Session
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from nnviz_widget.engine.attribution.result import Attribution
     from nnviz_widget.engine.trace import Trace
     from nnviz_widget.explorer.exploration import Exploration
     from nnviz_widget.explorer.statistics import StatisticsFigure
@@ -170,6 +172,11 @@ class Explorer(anywidget.AnyWidget):
         """
         self._exploration.wait()
         return self._exploration.ask(lambda: selecting.gradient(self._exploration, dict(self.selection)))
+
+    @property
+    def attributions(self) -> dict[str, Attribution]:
+        """The attributions that the page computed, the newest last; named by method, sample and target."""
+        return self._exploration.shelf.all()
 
     @property
     def statistics(self) -> Any:

@@ -13,7 +13,8 @@ from nnviz_widget.engine.engine import Engine
 from nnviz_widget.errors import InputError
 from nnviz_widget.explorer.exploration import Exploration
 from nnviz_widget.explorer.inputs import read_batch
-from nnviz_widget.explorer.operations import Operations, Reply
+from nnviz_widget.explorer.operations import Operations
+from nnviz_widget.explorer.replies import Reply
 from nnviz_widget.wire.exchange import WINDOW
 from nnviz_widget.wire.session import Session
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import torch
@@ -116,13 +116,13 @@ class Attribution:
         """The values as a tuple, also of a single input."""
         return (self.values,) if isinstance(self.values, Tensor) else self.values
 
-    def save(self, file: str | os.PathLike[str]) -> None:
+    def save(self, file: str | os.PathLike[str] | BinaryIO) -> None:
         """Write values, errors and parameters as a NumPy archive (``.npz``).
 
         Parameters
         ----------
-        file : str or path
-            ``values`` (``values_0``, ``values_1``, ... of several inputs), ``delta``, ``stderr`` and
+        file : str, path or open file
+            Gets ``values`` (``values_0``, ``values_1``, ... of several inputs), ``delta``, ``stderr`` and
             ``layer_values`` where there are any, and ``parameters``: method, options, target, passes, seconds
             and the call, as JSON text.
         """

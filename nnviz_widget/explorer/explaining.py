@@ -1,0 +1,206 @@
+"""Attributions for the page: which methods there are, their maps as they sharpen, and files to take home.
+
+What an operation is, and when it runs, is told in ``operations``. A stream gives way between its steps: where
+others wait for the engine's thread, it goes on after them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from nnviz_widget.engine.attribution.registry import MethodInfo, known_methods, method_named
+from nnviz_widget.errors import InputError
+from nnviz_widget.explorer import params
+from nnviz_widget.explorer.replies import Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from nnviz_widget.engine.attribution.result import Attribution
+    from nnviz_widget.explorer.exploration import Exploration
+    from nnviz_widget.explorer.replies import Question, Stream
+
+__all__ = ["EXPLAINING", "Shelf"]
+
+_PART_SECONDS = 0.2  # a page is sent a partial map this often at most
+_KEPT = 48
+
+
+class Shelf:
+    """The attributions that the page shows, by the page's own names for them; the newest are kept."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, tuple[int, Attribution]] = OrderedDict()
+
+    def put(self, key: str, sample: int, attribution: Attribution) -> None:
+        """Keep one."""
+        self._kept[key] = (sample, attribution)
+        self._kept.move_to_end(key)
+        while len(self._kept) > _KEPT:
+            self._kept.popitem(last=False)
+
+    def get(self, key: str) -> tuple[int, Attribution]:
+        """Return the sample and its attribution, or raise `InputError` where it is no longer kept."""
+        if key not in self._kept:
+            raise InputError("This attribution is no longer kept.", hint="Compute it again.")
+        return self._kept[key]
+
+    def all(self) -> dict[str, Attribution]:
+        """Return all of them, the newest last."""
+        return {key: attribution for key, (_, attribution) in self._kept.items()}
+
+    def clear(self) -> None:
+        """Let go of all."""
+        self._kept.clear()
+
+
+def _methods(_: Exploration, __: Question) -> Reply:
+    return Reply(meta={"methods": [_described(info) for info in known_methods().values()]})
+
+
+def _described(info: MethodInfo) -> dict[str, Any]:
+    return {
+        "name": info.name,
+        "description": info.description,
+        "cost": info.cost,
+        "family": info.family,
+        "paper": info.paper,
+        "options": {
+            name: value
+            for name, value in info.options.items()
+            if isinstance(value, (bool, int, float, str)) or (value is None and name == "layer")
+        },
+    }
+
+
+def _attribute(exploration: Exploration, question: Question) -> Stream:
+    p = question.p
+    key = params.name(p, "key")
+    sample = params.integer(p, "sample", 0, exploration.batch.count, default=exploration.sample)
+    info = method_named(params.name(p, "method"))
+    target = params.integer(p, "target", 0, 2**31, default=None)
+    args, kwargs = exploration.batch.sample(sample)
+    stream = exploration.engine.stream(
+        kwargs or args, info.name, target=target, **_options(info, p.get("options"))
+    )
+    said = float("-inf")
+    found: Attribution | None = None
+    try:
+        while True:
+            part = stream.step(question.token)
+            if part is None:
+                break
+            found = part
+            now = time.perf_counter()
+            if found.progress < 1 and now - said >= _PART_SECONDS:
+                said = now
+                arrays, meta = _shown(info, found)
+                yield Reply(arrays, meta, epoch=found.epoch)
+            else:
+                yield None
+    finally:
+        stream.close()
+    if found is None:
+        raise InputError(f"{info.name!r} gave nothing for this input.")
+    exploration.shelf.put(key, sample, found)
+    arrays, meta = _shown(info, found)
+    return Reply(arrays, meta, epoch=found.epoch)
+
+
+def _options(info: MethodInfo, given: object) -> dict[str, Any]:
+    """Return the options that a page chose; of the type of their defaults, or refused."""
+    if given is None:
+        return {}
+    if not isinstance(given, dict) or len(given) > 32:
+        raise InputError("'options' must be an object of options.")
+    info.checked(given)
+    checked: dict[str, Any] = {}
+    for name, value in given.items():
+        default = info.options[name]
+        kinds = (
+            (str,) if default is None else (int, float) if isinstance(default, float) else (type(default),)
+        )
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise InputError(f"{name}={str(value)[:60]!r} does not fit {info.name!r}.")
+        if isinstance(value, str) and len(value) > 1000:
+            raise InputError(f"{name!r} is too long.")
+        checked[name] = value
+    return checked
+
+
+def _shown(info: MethodInfo, found: Attribution) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Return an attribution as two maps, and what to tell of it."""
+    signed, magnitude = flat_maps(found.tensors[0][0], one=info.family == "cam")
+    meta: dict[str, Any] = {
+        "method": found.method,
+        "target": found.target[0] if isinstance(found.target, list) else found.target,
+        "progress": found.progress,
+        "seconds": found.seconds,
+        "left": found.seconds_left,
+        "forward": found.forward_passes,
+        "backward": found.backward_passes,
+        "cautions": list(found.cautions),
+        "call": found.call,
+        "consistent": found.consistent,
+    }
+    if found.delta is not None:
+        total = float(found.tensors[0][0].sum()) - float(found.delta[0])
+        meta |= {"delta": float(found.delta[0]), "change": total}
+    if found.stderr is not None:
+        errors = found.stderr if not isinstance(found.stderr, tuple) else found.stderr[0]
+        finite = errors[0][torch.isfinite(errors[0])]
+        reach = float(found.tensors[0][0].abs().max())
+        meta["stderr"] = float(finite.mean()) / reach if len(finite) and reach > 0 else None
+    return {"signed": signed, "magnitude": magnitude}, meta
+
+
+def flat_maps(values: Tensor, *, one: bool = False) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return one sample's attribution as a picture: the sum over channels, and the sum of magnitudes.
+
+    Parameters
+    ----------
+    values : Tensor
+        ``[C, H, W]``, ``[T, D]`` of embeddings or series, ``[F]``, or with more axes, which are summed too.
+    one : bool
+        All channels hold the same map: it is taken once.
+
+    Returns
+    -------
+    signed, magnitude : array
+        ``[H, W]`` each; a row of numbers is ``[1, W]``.
+    """
+    values = values.detach().float().cpu()
+    if values.dim() < 2:
+        signed, magnitude = values.reshape(1, -1), values.abs().reshape(1, -1)
+    elif values.dim() == 2:
+        signed, magnitude = values.sum(-1)[None], values.abs().sum(-1)[None]
+    else:
+        axes = tuple(range(values.dim() - 2))
+        signed, magnitude = values.sum(axes), values.abs().sum(axes)
+        if one:
+            signed, magnitude = values[(0,) * len(axes)], values[(0,) * len(axes)].abs()
+    return signed.numpy(), magnitude.numpy()
+
+
+def _file(exploration: Exploration, question: Question) -> Reply:
+    """Answer with one attribution as a file: a NumPy archive, or a figure with its parameters written in."""
+    kind = params.choice(question.p, "kind", ("npz", "png", "svg"))
+    keys = params.names(question.p, "keys", _KEPT)
+    if not keys:
+        raise InputError("'keys' names no attribution.")
+    from nnviz_widget.explorer.figures import written  # noqa: PLC0415  matplotlib on demand
+
+    shown = [exploration.shelf.get(key) for key in keys]
+    data = written(exploration, shown, kind)
+    return Reply({"data": np.frombuffer(data, np.uint8)}, {"kind": kind})
+
+
+EXPLAINING: Mapping[str, Any] = {"methods": _methods, "attribute": _attribute, "attribution_file": _file}
