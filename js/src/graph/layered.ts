@@ -3,6 +3,7 @@
 // take too long) the ranks are the longest paths and each row is centred.
 
 import { type EdgeLabel, Graph, type GraphLabel, layout, type NodeLabel } from "@dagrejs/dagre";
+import { orderRows } from "./ordering";
 import type { Edge } from "./series";
 
 export type Point = readonly [x: number, y: number];
@@ -67,7 +68,7 @@ function byDagre(
   for (const vertex of vertices) graph.setNode(`${vertex}`, { ...size(vertex) });
   for (const [source, target] of edges) graph.setEdge(`${source}`, `${target}`, {});
   try {
-    layout(graph);
+    layout(graph, { customOrder: orderRows });
   } catch {
     return null;
   }
