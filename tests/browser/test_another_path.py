@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.browser.explorer_page import ExplorerPage
+from tests.browser.test_accessibility import AXE, serious
 
 FORKED = """
     import torch
@@ -95,6 +96,8 @@ def test_a_sample_on_another_path_says_so_marks_it_and_moves_nothing_else(forked
     assert forked.node("head").get_attribute("data-new") is None
     assert "False" in decision.inner_text()
     assert places(forked, STAYED) == start, "what stayed did not move"
+    forked.page.evaluate(AXE.read_text())
+    assert serious(forked) == []
 
     show_sample(forked, 0)
     forked.node("bright.0").wait_for()
