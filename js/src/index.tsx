@@ -3,6 +3,7 @@
 
 import { render as mount, options } from "preact";
 import { App } from "./App";
+import { rememberColour } from "./state/remembered";
 import { Store } from "./state/store";
 import { type Synced, synced, type WidgetModel } from "./state/synced";
 import { WireClient } from "./wire/client";
@@ -51,6 +52,7 @@ function render({ model, el }: { model: WidgetModel; el: HTMLElement }): () => v
   link.views += 1;
   const id = `v${link.views}-${Math.random().toString(36).slice(2, 8)}`;
   const store = new Store(link.synced, link.wire, id);
+  const forget = rememberColour(`${model.get("_key")}`, store.view.colour);
   const gaze = new IntersectionObserver((entries) => {
     link.wire.visible(
       id,
@@ -63,6 +65,7 @@ function render({ model, el }: { model: WidgetModel; el: HTMLElement }): () => v
     gaze.disconnect();
     link.wire.visible(id, false);
     mount(null, el);
+    forget();
     store.dispose();
   };
 }

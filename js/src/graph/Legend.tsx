@@ -2,7 +2,7 @@
 
 import { useComputed } from "@preact/signals";
 import type { Graph } from "../state/synced";
-import type { ColourBy } from "../state/view";
+import { COLOURINGS, type ColourBy } from "../state/view";
 import {
   type Colours,
   coloursOf,
@@ -34,7 +34,7 @@ export function Colouring({ graph }: { graph: GraphController }) {
           }}
         >
           <option value="">nothing</option>
-          {(Object.keys(MEASURES) as ColourBy[]).map((by) => (
+          {COLOURINGS.map((by) => (
             <option key={by} value={by} disabled={!isKnown(by, kind)}>
               {MEASURES[by].title}
             </option>

@@ -37,10 +37,14 @@ export class Measuring {
 
   /** Values follow every run. A time is measured when it is chosen, and holds as long as the graph does. */
   follow(): () => void {
+    const ran = computed(() => this.run.value > 0);
     const ends = [
       effect(() => {
-        const by = this.view.colour.value;
-        if (by === "time" && this.run.value > 0) untracked(() => this.fits(by) || void this.measure());
+        const wanted = this.view.colour.value === "time" && ran.value;
+        untracked(() => {
+          if (this.found.peek().state === "loading") this.cancel();
+          if (wanted && !this.fits("time")) void this.measure();
+        });
       }),
       effect(() => {
         const by = this.view.colour.value;
@@ -64,7 +68,7 @@ export class Measuring {
     try {
       const sample = this.synced.run.peek()?.sample ?? 0;
       const onProgress = (progress: { done: number; total: number }) => {
-        this.found.value = { ...this.found.peek(), progress };
+        if (!stopped.aborted) this.found.value = { ...this.found.peek(), progress };
       };
       const reply = await this.ask({ by, sample }, { slot: "measure", signal: stopped, onProgress });
       const ids = idsOf(this.synced.graph.peek());

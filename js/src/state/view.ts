@@ -12,7 +12,8 @@ export type Order = "strength" | "index";
 export type Overlay = "signed" | "magnitude" | "off";
 
 /** What cards are tinted by. */
-export type ColourBy = "type" | "params" | "flops" | "bytes" | "time" | "mean" | "dead";
+export const COLOURINGS = ["type", "params", "flops", "bytes", "time", "mean", "dead"] as const;
+export type ColourBy = (typeof COLOURINGS)[number];
 
 /** A place of a map: channel, row and column of the picture. */
 export interface Spot {
