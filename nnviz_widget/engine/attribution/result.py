@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable
 
+    from nnviz_widget.engine.attribution.stream import Question
+
 __all__ = ["Attribution", "Part"]
 
 
@@ -87,6 +89,8 @@ class Attribution:
         False where the weights moved meanwhile and could not be held still.
     call : str
         The Python that computes it again.
+    question : Question or None
+        What was asked, with the inputs: what `Engine.evaluate` needs. Not saved.
     """
 
     values: Tensor | tuple[Tensor, ...]
@@ -105,6 +109,7 @@ class Attribution:
     epoch: int = 0
     consistent: bool = True
     call: str = ""
+    question: Question | None = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:
         shapes = [tuple(tensor.shape) for tensor in self.tensors]
