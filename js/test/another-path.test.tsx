@@ -174,6 +174,7 @@ describe("the graph of another input", () => {
     expect(node("dark.0")).toBeNull();
     press("Show");
     expect(node("dark.0")?.dataset.new).toBe("all");
+    expect(node("dark")?.dataset.new).toBeUndefined(); // open: its cards say it
     expect(graph.focused.value).toBe("dark.0");
     expect(synced.selection.value.layer).toBe("stem");
   });

@@ -67,6 +67,7 @@ def line_label(source: tuple[str, int]) -> str:
 
 def line_text(source: tuple[str, int]) -> str:
     """Return the line itself, as it is written; empty where its file cannot be read."""
+    linecache.checkcache(source[0])  # the file may have been edited and loaded again
     return linecache.getline(*source).strip()
 
 

@@ -47,7 +47,9 @@ export function Node({ box, x, y, graph }: Props) {
     if (matches.length === 0) return undefined;
     return matches[graph.match.value]?.id === id ? "here" : graph.matched.value.has(id) ? "yes" : "no";
   });
-  const fresh = useComputed(() => (box.open ? undefined : newIn(item, graph.store.added.value)));
+  const news = useComputed(() => newIn(item, graph.store.added.value)).value;
+  // What is open shows it card by card.
+  const fresh = box.open ? undefined : news;
   const tint = useComputed(() => coloursOf(graph).value?.tintOf(item));
   const said = useComputed(() => colourWords(item, coloursOf(graph).value));
   const tab = useComputed(() => (graph.focused.value === id ? 0 : -1));
@@ -78,13 +80,13 @@ export function Node({ box, x, y, graph }: Props) {
       data-far={far.value || undefined}
       data-tint={tint.value && !box.open ? "" : undefined}
       data-found={found.value}
-      data-new={fresh.value}
+      data-new={fresh}
       data-selected={chosen.value}
       role="treeitem"
       aria-level={item.depth}
       aria-expanded={openable ? box.open : undefined}
       aria-selected={chosen.value === "true"}
-      aria-label={[labelOf(item), said.value, fresh.value && "new on this path"].filter(Boolean).join(", ")}
+      aria-label={[labelOf(item), said.value, fresh && "new on this path"].filter(Boolean).join(", ")}
       tabIndex={tab.value}
       style={style}
     >
