@@ -142,7 +142,7 @@ class AttributionStream(Stream[Attribution]):
             values=_one_or_all(values),
             method=question.method.name,
             options=dict(question.options),
-            target=task.target.told,
+            target=task.told,
             delta=part.delta() if part.delta is not None else None,
             stderr=_one_or_all(errors) if errors is not None else None,
             layer_values=part.layer_values() if part.layer_values is not None else None,

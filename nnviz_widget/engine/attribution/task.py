@@ -17,12 +17,14 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from nnviz_widget.engine.attribution.baselines import baseline_of
 from nnviz_widget.engine.attribution.targets import Target
 from nnviz_widget.engine.passes import first_tensor
+from nnviz_widget.engine.recorder import record
 from nnviz_widget.errors import InputError, OutOfMemoryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from nnviz_widget.engine.passes import Passes
+    from nnviz_widget.engine.recording import Recording
 
     T = TypeVar("T")
 
@@ -90,6 +92,7 @@ class Task:
         self.cautions: list[str] = []
         self._target: Target | None = None
         self._given = target
+        self._unit: str | nn.Module | None = None
         self._sizes = sizes if sizes is not None else Sizes()
         self._leaves, self._spec = tree_flatten(((*args, *extra), dict(kwargs)))
         explainable = len(tree_flatten((args, dict(kwargs)))[0]) if not kwargs else len(self._leaves)
@@ -108,6 +111,18 @@ class Task:
         if self._at:
             self.inputs = tuple(self._leaves[i].detach() for i in self._at)
 
+    def explain_unit(self, layer: str | nn.Module, index: Any) -> None:
+        """Explain a unit inside the model from here on, in the place of its output.
+
+        Parameters
+        ----------
+        layer : str or nn.Module
+            Whose output the unit is a part of.
+        index : int, tuple of int, list, Tensor or callable
+            Which part, as a target says it of the output.
+        """
+        self._unit, self._given, self._target = layer, index, None
+
     # -- the model ------------------------------------------------------------------------------------------
 
     def check(self) -> None:
@@ -123,6 +138,17 @@ class Task:
             self._settle(output, self.every)
         assert self._target is not None
         return self._target
+
+    @property
+    def told(self) -> Any:
+        """The target in plain numbers; as it was given by methods that never looked at a score."""
+        return self._given if self._target is None else self._target.told
+
+    def recording(self) -> Recording:
+        """Return what the model does with the unchanged samples, operation by operation, without values."""
+        self.passes.forward_passes += self.samples
+        args, kwargs = tree_unflatten(self._leaves, self._spec)
+        return record(self.passes.module, tuple(args), dict(kwargs), keep=None, token=self.passes.token)
 
     def scores(self, tensors: Sequence[Tensor], rows: Tensor) -> Tensor:
         """Return the target's score of each row, without a graph.
@@ -201,6 +227,12 @@ class Task:
         """Run as `Passes.forward` does; returns scores, output and what the layers gave."""
         output, values = self._run(tensors, rows, read=read, edits=edits, grad=grad)
         return self._scores(output, rows), output, values
+
+    def read(
+        self, layers: Sequence[str | nn.Module], tensors: Sequence[Tensor], rows: Tensor
+    ) -> list[Tensor]:
+        """Return what layers give for each row, ``[B, ...]``, without a graph and without a target."""
+        return [value.detach() for value in self._run(tensors, rows, read=layers)[1]]
 
     # -- rows and chunks ------------------------------------------------------------------------------------
 
@@ -288,7 +320,11 @@ class Task:
             own = edits.get(self._embedding)
             edits[self._embedding] = lambda _: tensors[0] if own is None else own(tensors[0])
         args, kwargs = tree_unflatten(leaves, self._spec)
-        return self.passes.forward(args, kwargs, len(rows), read=read, edits=edits, grad=grad)
+        if self._unit is None:
+            return self.passes.forward(args, kwargs, len(rows), read=read, edits=edits, grad=grad)
+        wanted = [*read, self._unit]
+        _, values = self.passes.forward(args, kwargs, len(rows), read=wanted, edits=edits, grad=grad)
+        return values.pop(), values
 
     def _scores(self, output: Any, rows: Tensor) -> Tensor:
         self._settle(output, rows)
