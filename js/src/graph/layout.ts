@@ -229,7 +229,7 @@ export class Layouter {
   /** The short ways from the frame of an open group to its entries, and from its exits to the frame. */
   private ports(
     item: Item,
-    { level, height }: GroupLayout,
+    { level, width, height }: GroupLayout,
     shift: (points: readonly Point[]) => Point[],
     [left, y]: Point,
     out: Parts,
@@ -248,7 +248,8 @@ export class Layouter {
       const [x] = points[entry ? 0 : points.length - 1] as Point;
       const low = entry === rising;
       // Up through the header only where that says nothing.
-      if (low || this.direction === "right" || x > left + titleWidth(item)) {
+      const free = x > left + titleWidth(item) && x < left + width - TOGGLE;
+      if (low || this.direction === "right" || free) {
         const end: Point = [x, low ? y + height : y];
         if (entry) points.unshift(end);
         else points.push(end);
@@ -320,6 +321,8 @@ function straighten(laid: LevelLayout, entries: number, exit: number, exits: num
 }
 
 const SHIFT = 16;
+/** What the button takes at the right end of a header. */
+const TOGGLE = 30;
 
 function openBox(item: Item, layout: GroupLayout): LevelBox {
   const { width, height } = layout;

@@ -47,7 +47,31 @@ export function plumbingOf(graph: Graph, wiring: Wiring): Uint8Array {
             from.every((raw) => side[source[raw] as number] === 1);
     if (aside) side[at] = 1;
   });
+  addChecks(graph, wiring, side, learned);
   return side.map((aside, at) => (nodes[at]?.kind === "input" ? 0 : aside));
+}
+
+/** Adds what only a decision about indices reads, and that decision: `if pad in ids[:, -1]` looks, and leads nowhere. */
+function addChecks(graph: Graph, wiring: Wiring, side: Uint8Array, learned: Uint8Array): void {
+  const { nodes } = graph;
+  const { source, target, incoming, outgoing } = wiring;
+  const leading = new Uint8Array(nodes.length);
+  for (let at = nodes.length - 1; at >= 0; at--) {
+    const { kind, op } = nodes[at] as GraphNode;
+    const to = outgoing(at);
+    const looks =
+      op === "decision" || (to.length > 0 && to.every((raw) => leading[target[raw] as number] === 1));
+    if (kind === "op" && looks && learned[at] === 0) leading[at] = 1;
+  }
+  const known = (at: number) => {
+    const { kind, dtype } = nodes[at] as GraphNode;
+    return side[at] === 1 || (kind === "input" && COUNTING.test(dtype));
+  };
+  nodes.forEach((_, at) => {
+    const from = incoming(at);
+    if (leading[at] === 1 && from.length > 0 && from.every((raw) => known(source[raw] as number)))
+      side[at] = 1;
+  });
 }
 
 function holdsWeights(node: GraphNode): boolean {
