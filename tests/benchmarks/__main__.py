@@ -15,6 +15,7 @@ NAMES = {
     "click": "a click until its maps are painted, in JupyterLab, against a raw message and matplotlib",
     "busy": "clicks while a cell computes, and how fast a cancel takes effect",
     "first_picture": "from explore() to a painted graph",
+    "graph": "the graph in the page: layout, opening, dragging, 10,000 operations",
     "gpu": "trace, tiles and saliency on a CUDA device against bare forward and backward",
 }
 
