@@ -24,13 +24,17 @@ __all__ = ["Activations", "Cell", "Recipe", "size_of", "storage_key", "version_o
 
 
 class Cell:
-    """One kept activation: a tensor, a recipe for it, or both; neither once it was let go."""
+    """One kept activation: a tensor, a recipe for it, or both; neither once it was let go.
 
-    __slots__ = ("recipe", "tensor", "version")
+    While a pass runs, the cells over one piece of memory form a chain, from the newest to the `older` ones.
+    """
 
-    def __init__(self, tensor: Tensor) -> None:
+    __slots__ = ("older", "recipe", "tensor", "version")
+
+    def __init__(self, tensor: Tensor, older: Cell | None = None) -> None:
         self.tensor: Tensor | None = tensor
         self.recipe: Recipe | None = None
+        self.older = older
         self.version = version_of(tensor)
 
     @property
@@ -170,6 +174,8 @@ class Activations(Mapping[str, "torch.Tensor"]):
         if self.budget is None:
             return
         with self._lock:
+            if sum([cell.nbytes for cell in self.cells.values()]) <= self.budget:  # at most
+                return
             places = self.places()
             excess = sum(size_of(cells) for cells in places) - self.budget
             for cells in places:

@@ -9,6 +9,7 @@ long as the pass runs; they are the twin's, which nobody else calls.
 from __future__ import annotations
 
 import sys
+from collections import OrderedDict
 from contextlib import contextmanager
 from types import MethodType
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["uncompiled"]
 
 _INNER = "_torchdynamo_orig_callable"
+#: What most attributes of a module are.
+_NEVER = frozenset({bool, int, float, str, type(None), tuple, list, dict, set, OrderedDict})
 
 
 @contextmanager
@@ -45,8 +48,7 @@ def uncompiled(module: nn.Module) -> Iterator[None]:
         own = vars(part)
         changes = {name: MethodType(inner, part) for name, inner in compiled[kind].items() if name not in own}
         for name, value in own.items():
-            inner = _inner(value)
-            if inner is not None:
+            if type(value) not in _NEVER and (inner := _inner(value)) is not None:
                 changes[name] = _on(inner, part)
         undo += [(own, name, own.get(name)) for name in changes]
         own.update(changes)

@@ -44,7 +44,8 @@ class Memory:
         self._values: dict[int, tuple[weakref.ref[Tensor], Ref, int]] = {}
         self._living: dict[int, list[weakref.ref[Tensor]]] = {}
         self._foreign: dict[int, object] = {}
-        self._cells: dict[int, list[Cell]] = {}
+        #: The newest cell over each storage, which leads to the others.
+        self._cells: dict[int, Cell] = {}
         self._kept: dict[Ref, Cell] = {}
         #: Private copy of each diverted storage, and the way back.
         self._private: dict[int, Tensor] = {}
@@ -72,13 +73,14 @@ class Memory:
 
     def bind(self, tensor: Tensor, ref: Ref, *, foreign: bool = False) -> None:
         """Let `tensor` hold the value `ref` from now on; `foreign` memory is not the run's own to write."""
-        old = self._values.get(id(tensor))
+        identity = id(tensor)
+        old = self._values.get(identity)
         key = storage_key(tensor)
         if old is not None and old[0]() is tensor and old[2] == key:
-            self._values[id(tensor)] = (old[0], ref, key)
+            self._values[identity] = (old[0], ref, key)
         else:
             weak = weakref.ref(tensor)
-            self._values[id(tensor)] = (weak, ref, key)
+            self._values[identity] = (weak, ref, key)
             living = self._living.get(key)
             if living is None:
                 self._living[key] = [weak]
@@ -117,16 +119,17 @@ class Memory:
     def keep(self, tensor: Tensor) -> Cell:
         """Keep what `tensor` holds now, whatever is written into its memory later."""
         entry = self._values.get(id(tensor))
-        known = entry is not None and entry[0]() is tensor
-        key = entry[2] if entry is not None and known else storage_key(tensor)
-        cells = self._cells.setdefault(key, [])
-        for cell in cells:
-            if cell.tensor is tensor:
-                return cell
-        cell = Cell(tensor)
-        cells.append(cell)
-        if entry is not None and known:
-            self._kept[entry[1]] = cell
+        if entry is None or entry[0]() is not tensor:
+            return self._new_cell(tensor, storage_key(tensor))
+        _, ref, key = entry
+        known = self._kept.get(ref)
+        if known is not None and known.tensor is tensor:
+            return known
+        cell = self._kept[ref] = self._new_cell(tensor, key)
+        return cell
+
+    def _new_cell(self, tensor: Tensor, key: int) -> Cell:
+        cell = self._cells[key] = Cell(tensor, self._cells.get(key))
         return cell
 
     def kept(self, ref: Ref) -> Cell | None:
@@ -135,16 +138,17 @@ class Memory:
 
     def secure(self, written: Tensor, recipe: Callable[[Ref], Recipe | None]) -> None:
         """See to it that the kept activations survive a write to this memory: by a recipe, or else a copy."""
-        for cell in self._cells.pop(storage_key(written), ()):
-            if cell.tensor is None:
-                continue
-            ref = self.find(cell.tensor)
-            how = recipe(ref) if ref is not None and self._kept.get(ref) is cell else None
-            if how is not None:
-                cell.tensor, cell.recipe = None, how
-            else:
-                cell.tensor = cell.tensor.clone()
-                cell.version = version_of(cell.tensor)
+        cell = self._cells.pop(storage_key(written), None)
+        while cell is not None:
+            if cell.tensor is not None:
+                ref = self.find(cell.tensor)
+                how = recipe(ref) if ref is not None and self._kept.get(ref) is cell else None
+                if how is not None:
+                    cell.tensor, cell.recipe = None, how
+                else:
+                    cell.tensor = cell.tensor.clone()
+                    cell.version = version_of(cell.tensor)
+            cell.older, cell = None, cell.older
 
     # -- memory that is not ours ----------------------------------------------------------------------------
 
@@ -241,6 +245,7 @@ class Kept:
         Without what changed in a way that could not be seen (by an extension written in C, for instance).
         """
         for cell in self._cells.values():
+            cell.older = None
             tensor = cell.tensor
             if (
                 tensor is not None

@@ -15,6 +15,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -135,6 +136,9 @@ class Recorder:
         self._thread = threading.get_ident()
         self._begun = 0
         self._calls: dict[str, int] = {}
+        #: A number that no other hook has, and where it hangs.
+        self._key = RemovableHandle(OrderedDict()).id
+        self._hung: list[nn.Module] = []
 
     # -- the run --------------------------------------------------------------------------------------------
 
@@ -145,7 +149,6 @@ class Recorder:
         recording = Recording(self.tape.ops, self.tape.refs, args=args, kwargs=kwargs, root=self.root)
         before = [version_of(tensor) for tensor in self.tensors]
         start = time.perf_counter()
-        handles: list[Any] = []
 
         def close() -> Recording:
             recording.seconds = time.perf_counter() - start
@@ -161,7 +164,7 @@ class Recorder:
                 # the model also gets copies, as it may write into its input, which a leaf forbids.
                 args, kwargs = tree_map(_unleaf if grad else _same, (args, kwargs))
                 self._bind_inputs(args, kwargs, grad=grad)
-                self._hang_hooks(handles)
+                self._hang_hooks()
                 with uncompiled(self.module), self.tape:
                     output = self.module(*args, **kwargs)
                 self.check()
@@ -180,8 +183,7 @@ class Recorder:
             recording.complete = False
             raise model_error(self, error, close()) from error
         finally:
-            for handle in handles:
-                handle.remove()
+            self._take_hooks_down()
         return close()
 
     def _bind_inputs(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, grad: bool) -> None:
@@ -220,23 +222,28 @@ class Recorder:
 
     # -- modules --------------------------------------------------------------------------------------------
 
-    def _hang_hooks(self, handles: list[Any]) -> None:
+    def _hang_hooks(self) -> None:
+        """Put the hooks where torch keeps them; a handle for each would take as long as a small layer."""
+        key, enter, leave = self._key, self._enter, self._leave
         for child in self.module.modules():
-            if isinstance(child, torch.jit.ScriptModule):
-                handles += self._hang_on_script(child)
-                continue
-            handles.append(child.register_forward_pre_hook(self._enter, prepend=True, with_kwargs=True))
-            # Always called: a forward may catch what one of its parts raises, and go on.
-            handles.append(child.register_forward_hook(self._leave, always_call=True))
+            self._hung.append(child)
+            before: Any = child._forward_pre_hooks
+            before[key] = enter
+            before.move_to_end(key, last=False)
+            child._forward_pre_hooks_with_kwargs[key] = True
+            child._forward_hooks[key] = leave
+            if not isinstance(child, torch.jit.ScriptModule):
+                # Always called: a forward may catch what one of its parts raises, and go on.
+                child._forward_hooks_always_called[key] = True
 
-    def _hang_on_script(self, child: nn.Module) -> list[RemovableHandle]:
-        """Hang hooks on a scripted module, which keeps the places for them but not the methods."""
-        before = RemovableHandle(child._forward_pre_hooks, extra_dict=child._forward_pre_hooks_with_kwargs)
-        child._forward_pre_hooks[before.id] = self._enter
-        child._forward_pre_hooks_with_kwargs[before.id] = True
-        after = RemovableHandle(child._forward_hooks)
-        child._forward_hooks[after.id] = self._leave
-        return [before, after]
+    def _take_hooks_down(self) -> None:
+        key = self._key
+        for child in self._hung:
+            child._forward_pre_hooks.pop(key, None)
+            child._forward_pre_hooks_with_kwargs.pop(key, None)
+            child._forward_hooks.pop(key, None)
+            if not isinstance(child, torch.jit.ScriptModule):
+                child._forward_hooks_always_called.pop(key, None)
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if threading.get_ident() != self._thread:

@@ -97,6 +97,8 @@ class Tape(TorchFunctionMode):
         self._state: dict[int, Tensor] = {}
         self._stop_at = stop_at
         self._randomness = OwnRandomness(seed)
+        #: One for each shape and type: most of them occur many times.
+        self._specs: dict[tuple[torch.Size, torch.dtype], tuple[Spec]] = {}
         #: Whether an operation drew random numbers.
         self.drew = False
 
@@ -161,15 +163,13 @@ class Tape(TorchFunctionMode):
         frame = self.frame
         # What runs in a module of torch's own was run by whoever called that.
         source = frame.source if frame.torchs else user_line(sys._getframe(2))
-        op = Op(0, "call", traits.name, func, source=source)
         encode = self._encode
-        op.args = tuple([value if type(value) in _PLAIN else encode(value, inputs) for value in args])
-        if kwargs:
-            op.kwargs = {
-                key: value if type(value) in _PLAIN else encode(value, [] if key == "out" else inputs)
-                for key, value in kwargs.items()
-            }
-        op.inputs = tuple(inputs)
+        encoded = tuple([value if type(value) in _PLAIN else encode(value, inputs) for value in args])
+        named = {
+            key: value if type(value) in _PLAIN else encode(value, [] if key == "out" else inputs)
+            for key, value in kwargs.items()
+        }
+        op = Op(0, "call", traits.name, func, encoded, named, tuple(inputs), source=source)
         written: list[Tensor] = []
         if traits.writes or "inplace" in kwargs or "out" in kwargs:
             args, kwargs, written = self._before_writing(op, func, traits, args, kwargs)
@@ -203,11 +203,11 @@ class Tape(TorchFunctionMode):
     def _record(
         self, op: Op, traits: Traits, result: Any, outputs: list[Tensor], written: list[Tensor]
     ) -> Any:
-        for tensor in written:
-            if not any(tensor is output for output in outputs):
-                outputs.append(tensor)
         if written:
             op.inplace = True
+            for tensor in written:
+                if not any(tensor is output for output in outputs):
+                    outputs.append(tensor)
         elif _is_ordinary(result) and self.memory.find(result) is not None:
             # A call that had nothing to do (dropout in eval, `.contiguous()`) gave back its argument.
             # Another object for the same data keeps the way past this call apart from the way through it.
@@ -217,7 +217,7 @@ class Tape(TorchFunctionMode):
         if traits.data_shaped:
             op.unsafe = "the shape of its result depends on the data"
         self.place(op, self.frame)
-        op.outputs = tuple([spec_of(tensor) for tensor in outputs])
+        op.outputs = self._specs_of(outputs)
         for port, tensor in enumerate(outputs):
             self.memory.bind(tensor, Ref(op.index, port))
         if written:
@@ -225,6 +225,19 @@ class Tape(TorchFunctionMode):
         if not self.frame.solo:
             self.made(op.node, outputs[0])
         return result
+
+    def _specs_of(self, tensors: list[Tensor]) -> tuple[Spec, ...]:
+        if len(tensors) != 1 or type(tensors[0]) not in _ORDINARY:
+            return tuple([spec_of(tensor) for tensor in tensors])
+        tensor = tensors[0]
+        try:
+            key = (tensor.shape, tensor.dtype)
+        except RuntimeError:  # nested
+            return (spec_of(tensor),)
+        known = self._specs.get(key)
+        if known is None:
+            known = self._specs[key] = (spec_of(tensor),)
+        return known
 
     def _rebind_aliases(self, op: Op, outputs: list[Tensor], written: list[Tensor]) -> None:
         """Give a new value to every other tensor alive in the memory that was written."""
@@ -317,12 +330,13 @@ class Tape(TorchFunctionMode):
 
     def _encode(self, value: Any, inputs: list[Ref]) -> Any:
         """Replace tensors by references, at any depth of tuples, lists, dicts and slices."""
-        if isinstance(value, torch.Tensor):
+        kind = type(value)
+        if kind in _PLAIN:
+            return value
+        if kind in _ORDINARY or isinstance(value, torch.Tensor):
             ref = self.memory.find(value) or self.ref(value)
             inputs.append(ref)
             return ref
-        if type(value) in _PLAIN:
-            return value
         if isinstance(value, (tuple, list)):
             parts = [self._encode(part, inputs) for part in value]
             return parts if isinstance(value, list) else tuple(parts)
@@ -357,7 +371,7 @@ class Tape(TorchFunctionMode):
             count = self.frame.counts.get("constant", 0)
             self.frame.counts["constant"] = count + 1
             name = f"{self.frame.id}/constant#{count}" if count else f"{self.frame.id}/constant"
-        op = Op(0, kind, name, None, (), {}, (), (spec_of(tensor),), f"const:{name}")
+        op = Op(0, kind, name, None, (), {}, (), self._specs_of([tensor]), f"const:{name}")
         if kind == "constant":
             op.node = self.frame.id if self.frame.solo else op.node
             op.unsafe = self._left_torch
