@@ -31,7 +31,11 @@ export function App({ store }: { store: Store }) {
     const typing = (event.target as HTMLElement).closest("input, select, textarea") !== null;
     if (event.key === "Escape") {
       if (store.back()) event.preventDefault();
-    } else if (typing || event.ctrlKey || event.metaKey || event.altKey) {
+    } else if (typing) {
+      // The arrows of a choice are not the notebook's.
+      event.stopPropagation();
+      return;
+    } else if (event.ctrlKey || event.metaKey || event.altKey) {
       return;
     } else if (event.key === "/") {
       view.search.value = "";
