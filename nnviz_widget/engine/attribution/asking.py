@@ -22,7 +22,7 @@ __all__ = ["ask", "written"]
 
 
 def ask(
-    method: str,
+    method: str | MethodInfo,
     inputs: Any,
     *,
     target: Any = None,
@@ -35,8 +35,8 @@ def ask(
 
     Parameters
     ----------
-    method : str
-        Name of the method.
+    method : str or MethodInfo
+        Name of the method, or what is known of it.
     inputs : Tensor, tuple, list or dict
         One input, several positional ones, or keyword arguments.
     target, additional_forward_args

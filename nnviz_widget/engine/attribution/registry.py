@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Method = Callable[..., Iterator[Part]]
 
-__all__ = ["MethodInfo", "known_methods", "method", "method_named"]
+__all__ = ["MethodInfo", "described", "known_methods", "method", "method_named"]
 
 #: Imported when methods are first asked for, in the order in which people meet them.
 _FAMILIES = (
@@ -50,6 +50,8 @@ class MethodInfo:
         ``input``, or ``layer`` where the values have the shape of a layer's activation.
     paper : str
         Where it comes from.
+    needs : str
+        What must be installed for it, such as ``nnviz_widget[lrp]``; empty for most.
     """
 
     name: str
@@ -60,6 +62,7 @@ class MethodInfo:
     shape: str
     paper: str
     run: Method
+    needs: str = ""
 
     def __str__(self) -> str:
         return self.description
@@ -80,21 +83,26 @@ _methods: dict[str, MethodInfo] = {}
 
 
 def method(
-    name: str, *, cost: str, family: str, paper: str = "", shape: str = "input"
+    name: str, *, cost: str, family: str, paper: str = "", shape: str = "input", needs: str = ""
 ) -> Callable[[Method], Method]:
     """Register a generator function as a method. Its options are its keyword-only parameters."""
 
     def register(run: Method) -> Method:
-        options = {
-            parameter.name: parameter.default
-            for parameter in inspect.signature(run).parameters.values()
-            if parameter.kind is parameter.KEYWORD_ONLY
-        }
-        line = (inspect.getdoc(run) or name).splitlines()[0]
-        _methods[name] = MethodInfo(name, line, options, cost, family, shape, paper, run)
+        _methods[name] = described(name, run, cost=cost, family=family, shape=shape, paper=paper, needs=needs)
         return run
 
     return register
+
+
+def described(name: str, run: Method, **told: str) -> MethodInfo:
+    """Return what there is to know of a generator function, without making it a method that people meet."""
+    options = {
+        parameter.name: parameter.default
+        for parameter in inspect.signature(run).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    line = (inspect.getdoc(run) or name).splitlines()[0]
+    return MethodInfo(name, line, options, run=run, **{"shape": "input", "paper": "", **told})
 
 
 def known_methods() -> dict[str, MethodInfo]:
@@ -106,6 +114,8 @@ def known_methods() -> dict[str, MethodInfo]:
 
 def method_named(name: object) -> MethodInfo:
     """Return a method, or raise `UnknownNameError` with the nearest name there is."""
+    if isinstance(name, MethodInfo):
+        return name
     known = known_methods()
     if not isinstance(name, str) or name not in known:
         raise UnknownNameError(

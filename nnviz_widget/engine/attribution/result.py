@@ -65,7 +65,7 @@ class Attribution:
     method : str
         Its name, as `Engine.methods` has it.
     options : dict
-        Every option, also those left at their defaults.
+        Every option, also those left at their defaults; the layer that was taken where none was given.
     target : object
         What was explained: as given, or the class of each sample that was taken where none was given.
     delta : Tensor or None

@@ -141,7 +141,7 @@ class AttributionStream(Stream[Attribution]):
         return Attribution(
             values=_one_or_all(values),
             method=question.method.name,
-            options=dict(question.options),
+            options={**question.options, **task.decided},
             target=task.told,
             delta=part.delta() if part.delta is not None else None,
             stderr=_one_or_all(errors) if errors is not None else None,

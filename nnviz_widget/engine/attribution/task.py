@@ -90,6 +90,7 @@ class Task:
     ) -> None:
         self.passes = passes
         self.cautions: list[str] = []
+        self.decided: dict[str, Any] = {}
         self._target: Target | None = None
         self._given = target
         self._unit: str | nn.Module | None = None
