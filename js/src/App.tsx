@@ -4,6 +4,7 @@ import { useEffect, useRef } from "preact/hooks";
 import { GraphView } from "./graph/GraphView";
 import { stepChannel } from "./maps/choose";
 import { MapsPanel } from "./maps/MapsPanel";
+import { LazyPage } from "./pages";
 import { Drawer } from "./panels/Drawer";
 import { keepFocus } from "./panels/focus";
 import { Help } from "./panels/Help";
@@ -42,6 +43,8 @@ export function App({ store }: { store: Store }) {
       event.preventDefault();
     } else if (event.key === "?") {
       view.help.value = !view.help.value;
+    } else if (event.key === "e") {
+      view.explain.value = !view.explain.value;
     } else if (event.key === "o") {
       view.outline.value = !view.outline.value;
     } else if (event.key === "[" || event.key === "]") {
@@ -76,6 +79,7 @@ export function App({ store }: { store: Store }) {
         <Drawer store={store}>
           <MapsPanel store={store} />
         </Drawer>
+        {view.explain.value && <LazyPage store={store} name="explain" />}
       </div>
       <PathNotice store={store} />
       <StatusLine store={store} />

@@ -25,12 +25,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anywidget
+import numpy as np
 import traitlets as t
 
 from nnviz_widget.engine.graph import Graph
 from nnviz_widget.engine.graph_json import pack
 from nnviz_widget.errors import InputError, NNVizError
-from nnviz_widget.explorer import layers, selecting
+from nnviz_widget.explorer import layers, params, selecting
 from nnviz_widget.explorer.operations import Operations
 from nnviz_widget.explorer.pulse import Pulse
 from nnviz_widget.explorer.quiet import hush
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AbstractContextManager
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from nnviz_widget.engine.attribution.result import Attribution
@@ -59,6 +59,8 @@ logger = logging.getLogger("nnviz_widget")
 STATIC = Path(__file__).parent.parent / "static"
 #: With this, anywidget watches the files and a page takes over every new build.
 HOT_RELOAD = os.environ.get("ANYWIDGET_HMR") == "1"
+#: Parts of the front end that a page fetches when it first opens them.
+PAGES = ("explain",)
 FROM_PYTHON = ("graph", "info", "status", "run", "epoch")
 
 
@@ -77,7 +79,11 @@ def front_end(name: str) -> str:
 
 def _packed(rows: dict[str, Any], _: Any) -> dict[str, Any]:
     """Write the graph for the page: as rows it is several times as large."""
-    return pack(Graph.from_dict(rows)) if rows else {}
+    if not rows:
+        return {}
+    packed = pack(Graph.from_dict(rows))
+    # Numbers of a graph are Python's own; its texts come from the user's files and names.
+    return {**packed, "model": json_safe(packed["model"]), "texts": json_safe(packed["texts"])}
 
 
 class Explorer(anywidget.AnyWidget):
@@ -117,7 +123,7 @@ class Explorer(anywidget.AnyWidget):
         self._still = Still(f"{info['model']} explored with nnviz_widget")
         operations = Operations(
             exploration,
-            {"still": _host_operation(me, "_take_still")},
+            {"still": _host_operation(me, "_take_still"), "page": _page},
         )
         self._session = Session(
             lambda content, buffers: _call(me, "_send_custom", content, buffers),
@@ -314,7 +320,7 @@ class Explorer(anywidget.AnyWidget):
     def _announce(self, traits: dict[str, Any]) -> None:
         if self._closed:
             return
-        fresh = json_safe(traits)
+        fresh = {name: value if name == "graph" else json_safe(value) for name, value in traits.items()}
         if "info" in fresh:
             fresh["info"] = {**self.info, **fresh["info"]}
         for name, value in fresh.items():
@@ -377,6 +383,13 @@ def _host_operation(me: weakref.ref[Explorer], method: str) -> Any:
         return _call(me, method, question) or Reply()
 
     return operation
+
+
+def _page(_exploration: Exploration, question: Question) -> Reply:
+    """Hand out the front end's part that opens when it is asked for."""
+    name = params.choice(question.p, "name", PAGES)
+    texts = {kind: front_end(f"{name}.{kind}").encode() for kind in ("js", "css")}
+    return Reply({kind: np.frombuffer(text, np.uint8) for kind, text in texts.items()})
 
 
 def _receive(widget: Explorer, content: Any, buffers: Any) -> None:

@@ -16,6 +16,7 @@ const KEYS: [string, [string[], string][]][] = [
       [["/"], "search, Enter for the next match"],
       [["0", "+", "−"], "fit, zoom"],
       [["o"], "the layers as a list"],
+      [["e"], "explain a class: methods side by side"],
     ],
   ],
   [

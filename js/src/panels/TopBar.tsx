@@ -18,6 +18,17 @@ export function TopBar({ store, root }: { store: Store; root: Root }) {
         {info?.model ?? "nnviz"}
       </h2>
       <span class="nn-bar-facts nn-soft">{info && facts(info)}</span>
+      <button
+        type="button"
+        class="nn-chip"
+        aria-pressed={store.view.explain.value}
+        title="explain a class: which parts of the input speak for it, by many methods (e)"
+        onClick={() => {
+          store.view.explain.value = !store.view.explain.peek();
+        }}
+      >
+        explain
+      </button>
       <SearchBox store={store} />
       <Switch on={store.view.outline} label="outline" title="outline: the layers as a list (o)">
         <svg viewBox="0 0 12 12" aria-hidden="true">

@@ -175,6 +175,7 @@ export class Store {
     if (view.help.peek()) view.help.value = false;
     else if (view.search.peek() !== null) view.search.value = null;
     else if (view.outline.peek()) view.outline.value = false;
+    else if (view.explain.peek()) view.explain.value = false;
     else if (view.zoom.peek()) view.zoom.value = false;
     else if (this.pixel.peek()) this.pixel.value = null;
     else if (now.pixel || now.class !== null) this.synced.select({ pixel: null, class: null });
@@ -341,7 +342,7 @@ export class Store {
 
   // ---- asking ------------------------------------------------------------------------------------------
 
-  private async request<K extends Operation>(
+  async request<K extends Operation>(
     op: K,
     params: Operations[K]["params"],
     options: RequestOptions<K> = {},

@@ -54,6 +54,8 @@ export interface View {
   help: Signal<boolean>;
   /** The network as a list, over the left of the drawing. */
   outline: Signal<boolean>;
+  /** The page of attributions, over the drawing. */
+  explain: Signal<boolean>;
   drawer: Signal<boolean>;
   hover: Signal<Hover | null>;
   hoveredNode: Signal<string | null>;
@@ -81,6 +83,7 @@ export function createView(): View {
     search: signal(null),
     help: signal(false),
     outline: signal(false),
+    explain: signal(false),
     drawer: signal(true),
     hover: signal(null),
     hoveredNode: signal(null),

@@ -133,6 +133,16 @@ export interface TokenGrid {
   skip: number;
 }
 
+/** A method of attribution. */
+export interface Method {
+  name: string;
+  description: string;
+  cost: string;
+  family: string;
+  paper: string;
+  options: Record<string, string | number | boolean | null>;
+}
+
 // biome-ignore lint/complexity/noBannedTypes: an operation without arrays has the empty object
 type None = {};
 
@@ -240,6 +250,45 @@ export interface Operations {
       saliency: number[] | null;
       unit: Unit | null;
     };
+  };
+  /** A page that is not needed at first, as the text of a module and of a style sheet. */
+  page: { params: { name: string }; arrays: { js: Uint8Array; css: Uint8Array }; meta: None };
+  /** Every method of attribution. */
+  methods: { params: Record<string, never>; arrays: None; meta: { methods: Method[] } };
+  /** One sample's attribution, part by part as it sharpens: sums over channels `[H, W]`, of values and magnitudes. */
+  attribute: {
+    params: {
+      /** The page's name for it, under which the kernel keeps it. */
+      key: string;
+      method: string;
+      sample: number;
+      target: number | null;
+      options: Record<string, string | number | boolean>;
+    };
+    arrays: { signed: Float32Array; magnitude: Float32Array };
+    meta: {
+      method: string;
+      target: number | null;
+      progress: number;
+      seconds: number;
+      left: number;
+      forward: number;
+      backward: number;
+      cautions: string[];
+      call: string;
+      consistent: boolean;
+      /** Completeness error, and the change of the score that the values should add up to. */
+      delta?: number;
+      change?: number;
+      /** Mean standard error, as a share of the largest value. */
+      stderr?: number | null;
+    };
+  };
+  /** Attributions that the kernel keeps, as one file. */
+  attribution_file: {
+    params: { kind: "npz" | "png" | "svg"; keys: string[] };
+    arrays: { data: Uint8Array };
+    meta: { kind: string };
   };
   /** Hands the kernel a PNG of the page (one buffer), for the notebook as it is saved. */
   still: { params: Record<string, never>; arrays: None; meta: None };
