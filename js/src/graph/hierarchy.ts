@@ -43,6 +43,8 @@ export interface Item {
   readonly times: number;
   /** Which of the steps it is that do the same again, from 1; 0 for what is not done again. */
   step: number;
+  /** Whether all that an autoencoder gives back passes it. */
+  bottleneck: boolean;
   /** Whether it failed, or something in it. */
   readonly failed: boolean;
   readonly level: Level;
@@ -107,6 +109,10 @@ class Branch implements Item {
 
   get children(): Item[] {
     return this.grown.items;
+  }
+
+  get bottleneck(): boolean {
+    return this.node !== null && this.tree.reading.bottleneck === this.id;
   }
 
   get times(): number {

@@ -3,6 +3,7 @@
 // a node is its index in `graph.nodes`, and its *place* is where it comes in the tree, so that a group is a span.
 
 import type { Graph, GraphGroup, GraphNode } from "../state/synced";
+import { bottleneckOf } from "./bottleneck";
 import { plumbingOf } from "./plumbing";
 
 /** Places from the first one up to, and without, the second. */
@@ -38,6 +39,8 @@ export interface Reading extends Wiring {
   plumbing: Int32Array;
   /** Ids of what failed and of all that holds it. */
   failed: ReadonlySet<string>;
+  /** The node that makes the code of an autoencoder. */
+  bottleneck: string | null;
 }
 
 const readings = new WeakMap<Graph, Reading>();
@@ -71,6 +74,7 @@ function readAll(graph: Graph): Reading {
     place: tree.place,
     plumbing,
     failed: failedIn(graph, tree.parents),
+    bottleneck: bottleneckOf(graph, wiring),
     indexOf: (id) => index.get(id),
     nodeOf: (id) => graph.nodes[index.get(id) ?? -1],
     groupOf: (id) => groups.get(id),

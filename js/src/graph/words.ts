@@ -179,7 +179,7 @@ function pathAbove(item: Item): string {
 
 /** The soft words behind the name: what it is and how it is set. */
 export function hintOf(item: Item): string {
-  return [hint(item), useOf(item)].filter(Boolean).join(" · ");
+  return [hint(item), useOf(item), item.bottleneck ? "bottleneck" : ""].filter(Boolean).join(" · ");
 }
 
 function hint(item: Item): string {
