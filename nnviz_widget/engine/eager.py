@@ -2,13 +2,15 @@
 
 A compiled forward would compile the recorder along with the model, for seconds, and show none of the calls in
 it. Torch's own switch (``torch.compiler.set_stance``) holds for all threads, so that a training loop in
-another one would round differently. Therefore what is compiled is replaced on the modules themselves, for as
-long as the pass runs; they are the twin's, which nobody else calls.
+another one would round differently; here it is thrown for one thread alone. Methods that are compiled are
+also replaced on the modules themselves, for as long as the pass runs: they are the twin's, which nobody else
+calls, and torch 2.5 has no such switch.
 """
 
 from __future__ import annotations
 
 import sys
+import threading
 from collections import OrderedDict
 from contextlib import contextmanager
 from types import MethodType
@@ -28,16 +30,54 @@ _NEVER = frozenset({bool, int, float, str, type(None), tuple, list, dict, set, O
 
 @contextmanager
 def uncompiled(module: nn.Module) -> Iterator[None]:
-    """Let all methods and functions of a tree of modules that ``torch.compile`` wrapped run plainly.
+    """Let everything that ``torch.compile`` wrapped run plainly, in this thread.
 
     Parameters
     ----------
     module : nn.Module
-        The root. Modules compiled as a whole are left as they are: the twin has none.
+        The root of the modules that will run. Those compiled as a whole are left as they are: the twin has
+        none.
     """
     if "torch._dynamo" not in sys.modules:  # then nothing is compiled
         yield
         return
+    with _eager_stance(), _replaced(module):
+        yield
+
+
+class _Here:
+    """A stance of dynamo's: ``force_eager`` in one thread until it ends, elsewhere the one before."""
+
+    def __init__(self, before: Any) -> None:
+        self.before = before
+        self.thread: int | None = threading.get_ident()
+
+    @property
+    def stance(self) -> str:
+        return "force_eager" if threading.get_ident() == self.thread else str(self.before.stance)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.before, name)
+
+
+@contextmanager
+def _eager_stance() -> Iterator[None]:
+    dynamo: Any = sys.modules.get("torch._dynamo.eval_frame")
+    if not hasattr(dynamo, "_stance"):  # torch 2.5, or only half imported yet
+        yield
+        return
+    mine = dynamo._stance = _Here(dynamo._stance)
+    try:
+        yield
+    finally:
+        mine.thread = None
+        # What another thread has put there meanwhile stays, and finds that this one has ended.
+        while isinstance(dynamo._stance, _Here) and dynamo._stance.thread is None:
+            dynamo._stance = dynamo._stance.before
+
+
+@contextmanager
+def _replaced(module: nn.Module) -> Iterator[None]:
     undo: list[tuple[dict[str, Any], str, Any]] = []
     compiled: dict[type, dict[str, Any]] = {}
     for part in module.modules():

@@ -398,6 +398,51 @@ def test_what_is_compiled_is_recorded_as_it_was_written_and_stays_compiled() -> 
         assert engine.unit_saliency(trace, "second", 1).shape == (2, 4)
 
 
+def test_compiled_functions_run_plainly_in_a_pass_and_stay_compiled_in_other_threads() -> None:
+    compiled: list[str] = []
+    ran: list[str] = []
+
+    def backend(graph: torch.fx.GraphModule, _: Any) -> Callable[..., Any]:
+        compiled.append(threading.current_thread().name)
+
+        def run(*args: Tensor) -> Any:
+            ran.append(threading.current_thread().name)
+            return graph.forward(*args)
+
+        return run
+
+    @torch.compile(backend=backend, fullgraph=True)
+    def squash(x: Tensor) -> Tensor:
+        return x.sin().cos()
+
+    data = rows()
+
+    class CallsIt(nn.Module):
+        beside = True
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.beside:
+                other = threading.Thread(target=squash, args=(data,), name="training")
+                other.start()
+                other.join()
+            return squash(x)
+
+    stance = torch._dynamo.eval_frame._stance
+    assert ids(draw(CallsIt, rows())) == ["input", "/sin", "/cos", "output"]
+    assert compiled == ran == ["training"]
+    assert torch._dynamo.eval_frame._stance is stance
+    model = CallsIt()
+    model.beside = False
+    with torch.no_grad():
+        model(rows())
+    here = threading.current_thread().name
+    assert ran == ["training", here]
+    compiled.clear()
+    assert ids(draw(CallsIt, rows())) == ["input", "/sin", "/cos", "output"]
+    assert compiled == []
+    assert ran == ["training", here, "training"]
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 def test_scripted_parts_are_one_opaque_node() -> None:
     scripted = torch.jit.script(nn.Sequential(nn.ReLU(), nn.Linear(4, 2)))
