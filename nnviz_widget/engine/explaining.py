@@ -47,7 +47,7 @@ class Explaining:
     def attribute(
         self,
         inputs: Any,
-        method: str = "saliency",
+        method: str | MethodInfo = "saliency",
         *,
         target: Any = None,
         additional_forward_args: Any = None,
@@ -61,7 +61,7 @@ class Explaining:
             One batched input, several in the order in which the model takes them, or keyword arguments. All
             of floating point are explained together; whole numbers through the embedding that looks them up.
         method : str
-            A name in `methods`.
+            A name in `methods`, or what `methods` tells of it.
         target : int, tuple of int, list, Tensor or callable, optional
             A class for all samples; an index into one sample's output, such as ``(class, y, x)`` of a
             segmentation map or ``(position, word)`` of a language model; one of either for each sample; or a
@@ -91,7 +91,7 @@ class Explaining:
     def stream(
         self,
         inputs: Any,
-        method: str = "saliency",
+        method: str | MethodInfo = "saliency",
         *,
         target: Any = None,
         additional_forward_args: Any = None,
@@ -119,3 +119,41 @@ class Explaining:
         if self._runs is None:
             self._runs = Runs(self._twin)
         return AttributionStream(self._call, self._runs, question)
+
+    def cams(
+        self,
+        inputs: Any,
+        *,
+        layer: str | nn.Module | None = None,
+        target: Any = None,
+        additional_forward_args: Any = None,
+        relu_attributions: bool = False,
+    ) -> dict[str, Attribution]:
+        """Return all five class activation maps, from a single pass.
+
+        Parameters
+        ----------
+        inputs, target, additional_forward_args
+            As for `attribute`.
+        layer : str or nn.Module, optional
+            Dotted path, node id or module; by default the last layer that still has positions.
+        relu_attributions : bool
+            Keep only what speaks for the target.
+
+        Returns
+        -------
+        dict of str to Attribution
+            ``grad_cam``, ``grad_cam_plus_plus``, ``layer_cam``, ``hires_cam`` and ``xgrad_cam``, as
+            `attribute` gives each of them; passes and seconds are those of all five.
+        """
+        from nnviz_widget.engine.attribution.cams import ALL, separate  # noqa: PLC0415  not always wanted
+
+        found = self.attribute(
+            inputs,
+            ALL,
+            target=target,
+            additional_forward_args=additional_forward_args,
+            layer=layer,
+            relu_attributions=relu_attributions,
+        )
+        return separate(found)

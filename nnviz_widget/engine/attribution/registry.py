@@ -26,6 +26,8 @@ __all__ = ["MethodInfo", "described", "known_methods", "method", "method_named"]
 _FAMILIES = (
     "gradients",
     "integrated",
+    "cams",
+    "rectified",
 )
 
 
