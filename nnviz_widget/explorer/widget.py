@@ -237,6 +237,14 @@ class Explorer(anywidget.AnyWidget):
             target=target,
         )
 
+    def measure(self, what: str) -> dict[str, float | None]:
+        """Return one number for every layer, operation and group of the run on the screen.
+
+        What the graph can be coloured by: ``params``, ``flops``, ``bytes``, ``time`` (seconds), ``mean`` or
+        ``dead``; see `nnviz_widget.Engine.measure`. By node and group id; None where nothing is known.
+        """
+        return self._exploration.engine.measure(self._exploration.wait(), what)
+
     def refresh(self) -> None:
         """Run the model now, with the weights as they are, and show that.
 

@@ -220,6 +220,7 @@ def test_one_number_for_every_node_and_group_comes_in_the_order_of_the_graph(mak
     _, arrays = page.get("measure", by="time")
     times = dict(zip(ids, arrays["values"], strict=True))
     assert times[""] > times["conv"] > 0
+    assert w.measure("params")["conv"] == sum(p.numel() for p in Net().conv.parameters())
     steps = [m for m, _ in page.sent if m["t"] == "progress"]
     assert steps[0]["done"] == 0
     assert steps[0]["total"] > 1
