@@ -28,6 +28,10 @@ _FAMILIES = (
     "integrated",
     "cams",
     "rectified",
+    "occlusion",
+    "rise",
+    "ablation",
+    "surrogates",
 )
 
 

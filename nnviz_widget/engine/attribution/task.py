@@ -7,6 +7,7 @@ how large a batch is best, or whose thread it is on.
 
 from __future__ import annotations
 
+import copy
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -76,6 +77,12 @@ class Task:
         N.
     every : Tensor
         ``[0, ..., N-1]``: the rows of a batch of all samples, unchanged.
+    cautions : list of str
+        What speaks against trusting the result; `caution` adds to it.
+    decided : dict
+        Options that were left to the method, and what it took.
+    embedded : bool
+        Whether the inputs are embeddings of whole numbers, ``[N, T, D]``.
     """
 
     def __init__(
@@ -108,6 +115,7 @@ class Task:
             if i < explainable and self._batched(leaf) and leaf.is_floating_point()
         ]
         self._embedding = "" if self._at else self._find_embedding()
+        self.embedded = bool(self._embedding)
         self.inputs: tuple[Tensor, ...]
         if self._at:
             self.inputs = tuple(self._leaves[i].detach() for i in self._at)
@@ -286,9 +294,51 @@ class Task:
             yield start, stop, result
             start = stop
 
+    def rows(self, tensor: Tensor, rows: Tensor) -> Tensor:
+        """Return a row of `tensor`, ``[N, ...]``, for each variant; a single sample is left to broadcast."""
+        return tensor if self.samples == 1 else tensor.index_select(0, rows.to(tensor.device))
+
+    def like_inputs(self, values: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return what broadcasts to the inputs as values of their shape, in their precision or float32."""
+        return tuple(
+            value.to(x.device, torch.float64 if x.dtype == torch.float64 else torch.float32)
+            .expand_as(x)
+            .contiguous()
+            for value, x in zip(values, self.inputs, strict=True)
+        )
+
+    def like_scores(self, values: Tensor) -> Tensor:
+        """Return a number for each sample where and as precise as attributions are."""
+        x = self.inputs[0]
+        return values.to(x.device, torch.float64 if x.dtype == torch.float64 else torch.float32)
+
     def baselines(self, given: Any, seed: int = 0) -> tuple[Tensor, ...]:
         """Return baselines like `inputs`, from whatever names them (`baseline_of`)."""
         return baseline_of(given, self.inputs, seed)
+
+    def again(self, tensors: Sequence[Tensor] | None = None, passes: Passes | None = None) -> Task:
+        """Return the same question about other inputs, or about another model.
+
+        Parameters
+        ----------
+        tensors : sequence of Tensor, optional
+            Like `inputs`. The target stays what it is.
+        passes : Passes, optional
+            Runs the other model, of the same structure.
+        """
+        assert self.target is not None  # settled here, not by what is asked next
+        other = copy.copy(self)
+        other.cautions = []
+        if passes is not None:
+            other.passes = passes
+            if self._embedding:
+                other._embedding = other._find_embedding()
+        if tensors is not None:
+            other._leaves = list(self._leaves)
+            for i, tensor in zip(self._at, tensors, strict=False):
+                other._leaves[i] = tensor
+            other.inputs = tuple(tensor.detach() for tensor in tensors)
+        return other
 
     def caution(self, text: str) -> None:
         """Tell what speaks against trusting the result."""
