@@ -13,7 +13,7 @@ the empty string.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -279,7 +279,7 @@ class Graph:
 
 
 def _plain(item: Node | Edge | Group) -> dict[str, Any]:
-    return {key: _lists(value) for key, value in asdict(item).items()}
+    return {name: _lists(getattr(item, name)) for name in item.__slots__}
 
 
 def _lists(value: Any) -> Any:
