@@ -28,6 +28,7 @@ _FAMILIES = (
     "integrated",
     "cams",
     "rectified",
+    "layers",
     "occlusion",
     "rise",
     "ablation",
