@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import types
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,8 @@ __all__ = ["CannotShareError", "copy_modules", "copy_value", "tensors_in", "unwr
 
 _BIG_ARRAY_BYTES = 1 << 20
 _DEEPEST_CONTAINER = 4
+#: A module holds a dozen of them, mostly empty; to `deepcopy` they cost more than the rest of a small module.
+_PLAIN = frozenset({dict, OrderedDict, set, list})
 _ATTEMPTS = 3  # the user's own thread may be changing the dicts that are being copied
 
 
@@ -153,7 +156,9 @@ def _prefilled(modules: dict[int, nn.Module], make: Callable[[Tensor], Tensor]) 
     memo: dict[int, Any] = {}
     for module in modules.values():
         for name, value in list(module.__dict__.items()):
-            if name != "_modules":
+            if type(value) in _PLAIN and not value:
+                memo[id(value)] = type(value)()
+            elif name != "_modules":
                 for tensor in tensors_in(value):
                     if id(tensor) not in memo:
                         memo[id(tensor)] = make(tensor)
