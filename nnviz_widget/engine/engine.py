@@ -318,7 +318,7 @@ class Engine(Explaining):
         trace: Trace,
         *,
         repeats: int = 5,
-        warmup: int = 1,
+        warmup: int = 2,
         progress: Callable[[int, int], None] | None = None,
     ) -> dict[str, float | None]:
         """Measure how long each layer, operation and group takes, on the inputs of a trace.
