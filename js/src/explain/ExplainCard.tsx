@@ -95,7 +95,7 @@ function className(store: Store, index: number): string {
 
 function Facts({ card, reach, explaining }: { card: Card; reach: number; explaining: Explaining }) {
   const { meta, state } = card;
-  if (!meta) return <p class="nn-explain-facts nn-soft">{state === "waiting" ? "stopped" : "computing …"}</p>;
+  if (!meta) return <p class="nn-explain-facts nn-soft">{state === "stopped" ? "stopped" : "computing …"}</p>;
   const left = state === "running" && meta.left > 0.1 ? ` · ${milliseconds(1000 * meta.left)} left` : "";
   return (
     <>

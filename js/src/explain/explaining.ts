@@ -35,7 +35,7 @@ export interface Wish {
 
 export interface Card {
   wish: Wish;
-  state: "waiting" | "running" | "ready" | "error";
+  state: "waiting" | "running" | "stopped" | "ready" | "error";
   signed: FloatMap | null;
   magnitude: FloatMap | null;
   meta: Meta | null;
@@ -141,7 +141,7 @@ export class Explaining {
 
   /** Computes one card again. */
   again(wish: Wish): void {
-    this.stops.get(wish.key)?.abort();
+    this.drop(wish.key);
     void this.fetch(wish);
   }
 
@@ -212,11 +212,18 @@ export class Explaining {
 
   private settle(wishes: Wish[]): void {
     const wanted = new Set(wishes.map((wish) => wish.key));
-    for (const [key, stop] of this.stops) if (!wanted.has(key)) stop.abort();
+    for (const key of [...this.stops.keys()]) if (!wanted.has(key)) this.drop(key);
     for (const key of [...this.cards.keys()]) if (!wanted.has(key)) this.cards.delete(key);
     for (const wish of wishes) {
       if (this.card(wish).peek().state === "waiting" && !this.stops.has(wish.key)) void this.fetch(wish);
     }
+  }
+
+  /** Cancels a request that nobody waits for any more. */
+  private drop(key: string): void {
+    const stop = this.stops.get(key);
+    this.stops.delete(key);
+    stop?.abort();
   }
 
   private async fetch(wish: Wish): Promise<void> {
@@ -230,6 +237,7 @@ export class Explaining {
       if (whole) card.value = { ...card.peek(), ...whole, meta: part.meta ?? card.peek().meta };
     };
     const { key, method, sample, target, options } = wish;
+    const asked = () => this.stops.get(key) === stop;
     try {
       const slot = `explain ${key}`;
       await this.ask(
@@ -237,19 +245,17 @@ export class Explaining {
         { key, method, sample, target, options },
         { slot, signal: stop.signal, onChunk },
       );
+      if (!asked()) return;
       card.value = { ...card.peek(), state: "ready" };
       this.done.set(key, card.peek());
     } catch (error) {
+      if (!asked()) return;
       const { message, hint } = error as WireError;
-      const stopped = isCancelled(error);
-      card.value = {
-        ...card.peek(),
-        state: stopped && card.peek().signed === null ? "waiting" : stopped ? "ready" : "error",
-        error: stopped ? null : { message, hint },
-      };
-    } finally {
-      if (this.stops.get(key) === stop) this.stops.delete(key);
+      card.value = isCancelled(error)
+        ? { ...card.peek(), state: "stopped" }
+        : { ...card.peek(), state: "error", error: { message, hint } };
     }
+    this.stops.delete(key);
   }
 }
 
