@@ -5,10 +5,12 @@ A part of the facade, and as thin: ``attribution`` does the work.
 
 from __future__ import annotations
 
+from collections.abc import Sized
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import TypeVar
 
     from torch import nn
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from nnviz_widget.engine.attribution.result import Attribution
     from nnviz_widget.engine.attribution.stream import AttributionStream, Runs
     from nnviz_widget.engine.jobs import CancelToken
+    from nnviz_widget.engine.metrics.evaluation import Evaluation
+    from nnviz_widget.engine.metrics.registry import MetricInfo
     from nnviz_widget.engine.twin import Twin
 
     T = TypeVar("T")
@@ -105,7 +109,7 @@ class Explaining:
             As for `attribute`.
         """
         from nnviz_widget.engine.attribution.asking import ask  # noqa: PLC0415  not always wanted
-        from nnviz_widget.engine.attribution.stream import AttributionStream, Runs  # noqa: PLC0415
+        from nnviz_widget.engine.attribution.stream import AttributionStream  # noqa: PLC0415
 
         question = ask(
             method,
@@ -116,9 +120,7 @@ class Explaining:
             device=self._twin.device if self._twin.placed else None,
             path=self._path_of,
         )
-        if self._runs is None:
-            self._runs = Runs(self._twin)
-        return AttributionStream(self._call, self._runs, question)
+        return AttributionStream(self._call, self._shared_runs(), question)
 
     def cams(
         self,
@@ -157,3 +159,105 @@ class Explaining:
             relu_attributions=relu_attributions,
         )
         return separate(found)
+
+    def metrics(self) -> dict[str, MetricInfo]:
+        """Return every metric by its name: one line about it, which way is better, its range and options."""
+        from nnviz_widget.engine.metrics.registry import known_metrics  # noqa: PLC0415  not always wanted
+
+        return known_metrics()
+
+    def evaluate(
+        self,
+        attributions: Any,
+        metrics: Any = None,
+        mask: Any = None,
+        *,
+        data: Iterable[Any] | None = None,
+        sign: str = "auto",
+        seed: int = 0,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> Evaluation:
+        """Return a table that says how far to trust explanations, beside two that know nothing of the model.
+
+        Parameters
+        ----------
+        attributions : Attribution, list, or dict
+            What `attribute` returned, for the same inputs and target; a dict names the rows. With `data`, the
+            methods: names, ``(name, options)``, or functions of inputs and targets that return an attribution
+            or a tensor.
+        metrics : str, list, or dict, optional
+            Names in `metrics`, ``(name, options)`` among them, or a dict from names to options. By default
+            deletion and insertion, the metrics of localisation where there is a mask, and the agreement of
+            several methods.
+        mask : array or Tensor, optional
+            ``[N, H, W]``, true where the object is; ``[H, W]`` for all samples.
+        data : iterable, optional
+            Of ``(inputs, target)`` or ``(inputs, target, mask)``, batch by batch, such as a ``DataLoader``.
+        sign : str
+            How positions are put in order: by the ``"absolute"`` or the ``"signed"`` sum over their channels.
+            ``"auto"`` takes signed values of maps that tell for from against (class activation maps,
+            occlusion, surrogates), and absolute ones of gradients.
+        seed : int
+            Of the random map, and of everything else that is drawn.
+        progress : callable, optional
+            Called in the caller's thread with how much is done, and of how much; of data in batches.
+
+        Returns
+        -------
+        Evaluation
+            Prints as a table; ``rows``, ``by_class``, ``curves``, ``agreement`` and ``readings`` are data,
+            and `figure()` draws it. The rows ``random`` and ``center`` are always there.
+        """
+        found: Evaluation | None = None
+        total = 100 if data is None else len(data) if isinstance(data, Sized) else 0
+        tables = self.stream_evaluate(attributions, metrics, mask, data=data, sign=sign, seed=seed)
+        with closing(tables):
+            if progress is None and data is None:
+                found = tables.result()
+            else:
+                for number, found in enumerate(tables, 1):
+                    if progress is not None:
+                        progress(number if data is not None else round(100 * found.progress), total)
+        assert found is not None
+        return found
+
+    def stream_evaluate(
+        self,
+        attributions: Any,
+        metrics: Any = None,
+        mask: Any = None,
+        *,
+        data: Iterable[Any] | None = None,
+        sign: str = "auto",
+        seed: int = 0,
+    ) -> Any:
+        """Return an iterator of tables that fill up, with data after each batch; closing it cancels.
+
+        Parameters
+        ----------
+        attributions, metrics, mask, data, sign, seed
+            As for `evaluate`.
+
+        Returns
+        -------
+        iterator of Evaluation
+            An `EvaluationStream`, or a generator over data.
+        """
+        from nnviz_widget.engine.metrics.dataset import methods_of, over_data  # noqa: PLC0415
+        from nnviz_widget.engine.metrics.evaluating import EvaluationStream, rows_of  # noqa: PLC0415
+        from nnviz_widget.engine.metrics.registry import metrics_asked  # noqa: PLC0415
+
+        if data is not None:
+            methods = methods_of(attributions)
+            return over_data(self, methods, data, metrics=metrics, sign=sign, seed=seed)
+        rows = rows_of(attributions)
+        asked = metrics_asked(metrics, masked=mask is not None, methods=len(rows))
+        runs = self._shared_runs()
+        return EvaluationStream(self._call, runs, rows, asked, mask=mask, sign=sign, seed=seed)
+
+    def _shared_runs(self) -> Runs:
+        from nnviz_widget.engine.attribution.stream import Runs  # noqa: PLC0415  not always wanted
+
+        if self._runs is None:
+            self._runs = Runs(self._twin)
+        return self._runs

@@ -65,6 +65,10 @@ class Passes:
         self._recurrent = any(isinstance(part, nn.RNNBase) for part in module.modules())
         self._seconds = 0.0
 
+    def on(self, module: nn.Module) -> Passes:
+        """Return what runs another module of the same structure; it counts for itself."""
+        return Passes(module, self.token, plain=self._plain)
+
     def check(self) -> None:
         """Raise where the work is no longer wanted."""
         self.token.check()

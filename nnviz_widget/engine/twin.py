@@ -152,6 +152,18 @@ class Twin:
                 break
         return copy_modules(self._root, copies)[0], epoch, consistent
 
+    def scratch(self, module: nn.Module) -> nn.Module:
+        """Copy the twin, or what `frozen` gave, with private copies of every tensor, to be changed at will.
+
+        Raises
+        ------
+        InputError
+            The model cannot be copied.
+        """
+        if not self.shared:
+            raise InputError(f"This needs a copy of the model. {self.note}")
+        return copy_modules(module, _Copies(self.device))[0]
+
     def steadily(
         self, run: Callable[[nn.Module, int], T], kept: Callable[[int], Held | None] | None = None
     ) -> tuple[T, int, bool]:

@@ -65,6 +65,7 @@ class Target:
     def __init__(self, given: Any, output: Any, rows: int, samples: int) -> None:
         self._function: Callable[[Any], Any] | None = given if callable(given) else None
         self._index: Tensor | None = None
+        self._classes = 0
         self.told = given
         if self._function is not None:
             self._rows(self._function(output), rows)
@@ -77,6 +78,7 @@ class Target:
                 hint="Pass target=, a function from the output to one number per sample.",
             )
         shape = tuple(scores.shape[1:])
+        self._classes = shape[0] if len(shape) == 1 else 0
         if given is None:
             if scores[0].numel() > 1 and scores.dim() > 2:
                 raise InputError(
@@ -107,6 +109,28 @@ class Target:
         scores = scores_of(output)
         index = self._index.to(scores.device)[rows.to(scores.device)]
         return scores[(torch.arange(len(rows), device=scores.device), *index.unbind(1))]
+
+    @property
+    def of_classes(self) -> bool:
+        """Whether the target is one of several classes: then it has a probability."""
+        return self._index is not None and self._index.shape[1] == 1 and self._classes > 1
+
+    def probabilities(self, scores: Tensor, rows: Tensor) -> Tensor:
+        """Return the target's share of the softmax over the classes, ``[B]``.
+
+        Parameters
+        ----------
+        scores : Tensor
+            ``[B, classes]``; taken as they are where they are probabilities already.
+        rows : Tensor
+            Which sample each row is a variant of, ``[B]``.
+        """
+        assert self._index is not None
+        scores = scores if scores.dtype == torch.float64 else scores.float()
+        sums = scores.sum(1)
+        already = bool((scores >= 0).all()) and bool(((sums - 1).abs() < 1e-3).all())
+        shares = scores if already else scores.softmax(1)
+        return shares.gather(1, self._index.to(scores.device)[rows.to(scores.device)])[:, 0]
 
     def _rows(self, found: Any, count: int) -> Tensor:
         if not isinstance(found, Tensor) or tuple(found.shape) not in {(count,), (count, 1)}:
