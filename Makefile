@@ -53,7 +53,7 @@ bench: .venv/.dev $(FRONT)  ## run the benchmarks and write their JSON
 	$(PY) scripts/chromium.py
 	$(PY) -m tests.benchmarks
 
-screenshots: .venv/.dev $(FRONT)  ## make docs/explorer.png in a real JupyterLab
+screenshots: .venv/.dev $(FRONT)  ## make the pictures in docs/ in a real JupyterLab
 	$(PY) scripts/chromium.py
 	$(PY) -m scripts.screenshots
 

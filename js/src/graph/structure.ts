@@ -170,9 +170,9 @@ export class Structure {
           for (const vertex of element.vertices) narrow.add(vertex);
         } else {
           const main = this.mainBranch(element.branches);
-          const broad = element.branches.filter((branch) => this.weight(branch) > 0).length;
+          const broad = element.branches.some((branch) => this.weight(branch) > 0);
           element.branches.forEach((branch, at) => {
-            visit(branch, slender || (broad > 1 && at !== main));
+            visit(branch, slender || (broad && at !== main));
           });
         }
       }
