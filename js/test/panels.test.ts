@@ -8,9 +8,9 @@ import type { Saliency } from "../src/state/data";
 import { NOTHING_SELECTED } from "../src/state/synced";
 
 describe("numbers as text", () => {
-  it("have their sign and four digits when they are hovered", () => {
+  it("have their sign and at least four digits when they are hovered", () => {
     expect(signed(5.71724)).toBe("+5.7172");
-    expect(signed(-0.0031)).toBe("−0.0031");
+    expect(signed(-0.0031416)).toBe("−0.003142");
     expect(signed(0)).toBe("0");
     expect(signed(-1.234e-7)).toBe("−1.234e−7");
     expect(signed(1234567)).toBe("+1.235e6");

@@ -6,12 +6,17 @@ function tidy(text: string): string {
   return text.replaceAll("-", MINUS).replace("e+", "e");
 }
 
-/** A value with its sign, for a hovered number: +5.7172, −0.0031, +1.234e−7. */
+/** A value with its sign, for a hovered number: +5.7172, −0.003142, +1.234e−7. */
 export function signed(value: number): string {
   if (!Number.isFinite(value)) return special(value);
   if (value === 0) return "0";
   const size = Math.abs(value);
-  const digits = size >= 1e5 || size < 1e-3 ? value.toExponential(3) : value.toFixed(size >= 1000 ? 2 : 4);
+  const far = size >= 1e5 || size < 1e-3;
+  const digits = far
+    ? value.toExponential(3)
+    : size < 1
+      ? value.toPrecision(4)
+      : value.toFixed(size >= 1000 ? 2 : 4);
   return `${value > 0 ? "+" : ""}${tidy(digits)}`;
 }
 
