@@ -25,7 +25,16 @@ if TYPE_CHECKING:
     from nnviz_widget.engine.attribution.task import Task
     from nnviz_widget.engine.recording import Op, Recording
 
-__all__ = ["Layout", "default_layer", "enlarged", "layout_of", "lies_on", "patches", "positions_first"]
+__all__ = [
+    "Layout",
+    "default_layer",
+    "enlarged",
+    "layout_of",
+    "lies_on",
+    "on_grid",
+    "patches",
+    "positions_first",
+]
 
 _MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 _ATTENTION = frozenset({"multi_head_attention", "scaled_dot_product_attention"})
@@ -182,13 +191,17 @@ def positions_first(values: Tensor, layer: str, task: Task) -> Tensor:
     if values.dim() < 2:
         return values.reshape(len(values), 1)
     axis = known[1] if known is not None and len(known[2]) == values.dim() else None
-    moved = values.movedim(_channels(axis, values.dim()), 1)
-    if moved.dim() == 3:
-        grids = [patches(moved.shape[2], _sizes(task, i)) for i in range(len(task.inputs))]
-        grid = next((grid for grid in grids if grid is not None), None)
-        if grid is not None and not any(len(_sizes(task, i)) == 1 for i in range(len(task.inputs))):
-            moved = moved[:, :, moved.shape[2] - prod(grid) :].reshape(*moved.shape[:2], *grid)
-    return moved
+    return on_grid(values.movedim(_channels(axis, values.dim()), 1), task)
+
+
+def on_grid(values: Tensor, task: Task) -> Tensor:
+    """Return values of tokens, ``[N, C, T]``, on the grid of the patches where they are those of an image."""
+    inputs = [_sizes(task, i) for i in range(len(task.inputs))]
+    grids = (patches(values.shape[2], sizes) for sizes in inputs) if values.dim() == 3 else ()
+    grid = next((grid for grid in grids if grid is not None), None)
+    if grid is None or any(len(sizes) == 1 for sizes in inputs):
+        return values
+    return values[:, :, values.shape[2] - prod(grid) :].reshape(*values.shape[:2], *grid)
 
 
 def patches(tokens: int, sizes: tuple[int, ...]) -> tuple[int, ...] | None:

@@ -29,6 +29,7 @@ _FAMILIES = (
     "cams",
     "rectified",
     "layers",
+    "attention",
     "occlusion",
     "rise",
     "ablation",
