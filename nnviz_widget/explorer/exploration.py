@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from nnviz_widget.engine.jobs import Cancelled, ClosedError, Job, Priority
 from nnviz_widget.engine.tiles import unit_at
 from nnviz_widget.errors import InputError, ModelError, NNVizError, UnknownLayerError
+from nnviz_widget.explorer.collecting import seldom
 from nnviz_widget.explorer.explaining import Shelf
 from nnviz_widget.explorer.results import find_logits, path_change, predictions
 
@@ -165,6 +166,7 @@ class Exploration:
         if self.current is None and self.failure is None:
             self.run(self.sample)
 
+    @seldom()
     def run(self, sample: int) -> dict[str, Any]:
         """Trace a sample, make it the current one and announce it; on the engine's thread.
 

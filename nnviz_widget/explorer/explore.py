@@ -13,6 +13,7 @@ from nnviz_widget.engine.sources import adapt
 from nnviz_widget.errors import InputError, NNVizError, UnknownNameError, nearest
 from nnviz_widget.explorer import cells
 from nnviz_widget.explorer import inputs as door
+from nnviz_widget.explorer.collecting import seldom
 from nnviz_widget.explorer.exploration import Exploration
 from nnviz_widget.explorer.pictures import read_denormalize
 from nnviz_widget.explorer.widget import Explorer, front_end
@@ -105,7 +106,8 @@ def explore(
     known = source.path_of(layer) if source.path_of is not None else None
     first_layer = door.read_layer(module, layer if known is None else known)
     front_end("index.js")
-    engine = Engine(source, device=place)
+    with seldom():
+        engine = Engine(source, device=place)
     try:
         exploration = Exploration(engine, batch, names=names, targets=targets, denormalize=undo)
         explorer = Explorer(exploration, _info(module, batch, names, targets), layer=first_layer)
