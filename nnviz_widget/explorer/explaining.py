@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from nnviz_widget.engine.attribution.baselines import baseline_of
 from nnviz_widget.engine.attribution.registry import MethodInfo, known_methods, method_named
 from nnviz_widget.errors import InputError
 from nnviz_widget.explorer import params
+from nnviz_widget.explorer.pictures import draw_sample
 from nnviz_widget.explorer.replies import Reply
 
 if TYPE_CHECKING:
@@ -89,7 +91,7 @@ def _attribute(exploration: Exploration, question: Question) -> Stream:
     target = params.integer(p, "target", 0, 2**31, default=None)
     args, kwargs = exploration.batch.sample(sample)
     stream = exploration.engine.stream(
-        kwargs or args, info.name, target=target, **_options(info, p.get("options"))
+        kwargs or args, info.name, target=target, **_options(exploration, info, p.get("options"))
     )
     said = float("-inf")
     found: Attribution | None = None
@@ -115,7 +117,24 @@ def _attribute(exploration: Exploration, question: Question) -> Stream:
     return Reply(arrays, meta, epoch=found.epoch)
 
 
-def _options(info: MethodInfo, given: object) -> dict[str, Any]:
+def _baseline(exploration: Exploration, given: object) -> Any:
+    """Return what a page chose as a baseline: a name, a number, or ``sample:3`` for another sample."""
+    if isinstance(given, str) and given.startswith("sample:"):
+        index = given.removeprefix("sample:")
+        if not index.isdecimal() or int(index[:9]) >= exploration.batch.count:
+            raise InputError(f"There is no sample {index[:20]!r}.")
+        args, kwargs = exploration.batch.sample(int(index))
+        tensors = [t for t in (*args, *kwargs.values()) if isinstance(t, torch.Tensor)]
+        wanted = tuple(t for t in tensors if t.is_floating_point())
+        if not wanted:
+            raise InputError("Whole-number inputs have no other sample as a baseline.")
+        return wanted
+    if isinstance(given, (str, int, float)) and not isinstance(given, bool):
+        return given[:100] if isinstance(given, str) else given
+    raise InputError("'baselines' must be a name or a number.")
+
+
+def _options(exploration: Exploration, info: MethodInfo, given: object) -> dict[str, Any]:
     """Return the options that a page chose; of the type of their defaults, or refused."""
     if given is None:
         return {}
@@ -125,6 +144,9 @@ def _options(info: MethodInfo, given: object) -> dict[str, Any]:
     checked: dict[str, Any] = {}
     for name, value in given.items():
         default = info.options[name]
+        if name == "baselines":
+            checked[name] = _baseline(exploration, value)
+            continue
         kinds = (
             (str,) if default is None else (int, float) if isinstance(default, float) else (type(default),)
         )
@@ -134,6 +156,19 @@ def _options(info: MethodInfo, given: object) -> dict[str, Any]:
             raise InputError(f"{name!r} is too long.")
         checked[name] = value
     return checked
+
+
+def _baseline_picture(exploration: Exploration, question: Question) -> Reply:
+    """Draw what a sample is compared with, as it is looked at."""
+    sample = params.integer(question.p, "sample", 0, exploration.batch.count, default=exploration.sample)
+    given = _baseline(exploration, question.p.get("baselines"))
+    main = exploration.batch.main[sample : sample + 1]
+    if not main.is_floating_point():
+        raise InputError("Whole-number inputs are compared in their embeddings, which are no picture.")
+    baseline = baseline_of(given, (main,))[0] if not isinstance(given, tuple) else given[0]
+    picture = draw_sample(baseline.to(main.device, main.dtype), 0, exploration.denormalize)
+    low, high = float(main.min()), float(main.max())
+    return Reply({"rgb": picture.rgb}, {"low": low, "high": high})
 
 
 def _shown(info: MethodInfo, found: Attribution) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -203,4 +238,9 @@ def _file(exploration: Exploration, question: Question) -> Reply:
     return Reply({"data": np.frombuffer(data, np.uint8)}, {"kind": kind})
 
 
-EXPLAINING: Mapping[str, Any] = {"methods": _methods, "attribute": _attribute, "attribution_file": _file}
+EXPLAINING: Mapping[str, Any] = {
+    "methods": _methods,
+    "attribute": _attribute,
+    "baseline": _baseline_picture,
+    "attribution_file": _file,
+}

@@ -154,6 +154,8 @@ def test_two_attributions_grow_side_by_side(page):
         ({"method": "integrated_gradients", "options": {"n_steps": "many"}}, "does not fit"),
         ({"method": "integrated_gradients", "options": {"n_steps": 0}}, "from 1"),
         ({"method": "integrated_gradients", "options": {"baselines": "mena"}}, "Did you mean 'mean'?"),
+        ({"method": "integrated_gradients", "options": {"baselines": "sample:9"}}, "no sample"),
+        ({"method": "integrated_gradients", "options": {"baselines": [0]}}, "a name or a number"),
         ({"method": "integrated_gradients", "options": [1]}, "must be an object"),
     ],
 )
@@ -176,6 +178,23 @@ def test_attributions_are_handed_out_as_files(page):
     assert page.array("png", "data").tobytes().startswith(b"\x89PNG")
     page.ask("attribution_file", "svg", kind="svg", keys=["two"])
     assert b"</svg>" in page.array("svg", "data").tobytes()
+
+
+@pytest.mark.parametrize(("chosen", "wanted"), [("sample:2", "other"), (0.5, 0.5), ("mean", "mean")])
+def test_a_baseline_is_a_name_a_number_or_another_sample(page, chosen, wanted):
+    options = {"baselines": chosen, "n_steps": 10}
+    page.ask("attribute", key="k", method="integrated_gradients", sample=0, target=1, options=options)
+    given = page.inputs[2:3] if wanted == "other" else wanted
+    with Engine(page.model) as engine:
+        right = engine.attribute(
+            page.inputs[:1], "integrated_gradients", target=1, baselines=given, n_steps=10
+        )
+    np.testing.assert_allclose(page.array("r", "signed"), right.values[0].sum(0), atol=1e-5)
+    (reply,) = page.ask("baseline", "picture", sample=0, baselines=chosen)
+    assert reply["meta"]["low"] == pytest.approx(float(page.inputs[0].min()))
+    drawn = page.array("picture", "rgb")
+    assert drawn.shape == (*page.inputs.shape[2:], 3)
+    assert (drawn.std() == 0) == (wanted != "other")
 
 
 def test_a_file_of_what_is_no_longer_kept_is_refused(page):

@@ -7,7 +7,7 @@ import { short } from "../maps/format";
 import { Segments } from "../maps/Segments";
 import type { Store } from "../state/store";
 import { ExplainCard, title } from "./ExplainCard";
-import { BASELINES, type Compare, Explaining, type Scale, type Sign } from "./explaining";
+import { BASELINES, type Compare, Explaining, NUMBER, type Scale, type Sign } from "./explaining";
 import { reachOf } from "./floatMap";
 
 const COMPARE: [Compare, string][] = [
@@ -65,7 +65,7 @@ export function ExplainPanel({ store }: { store: Store }) {
       }}
     >
       <Head store={store} explaining={explaining} />
-      <Controls explaining={explaining} reach={reach} />
+      <Controls store={store} explaining={explaining} reach={reach} />
       <div class="nn-explain-scroll">
         {explaining.compare.value === "methods" && <MethodChips explaining={explaining} />}
         <div class="nn-explain-grid">
@@ -208,7 +208,7 @@ function download(bytes: Uint8Array, name: string): void {
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
-function Controls({ explaining, reach }: { explaining: Explaining; reach: number | null }) {
+function Controls({ store, explaining, reach }: Both & { reach: number | null }) {
   return (
     <div class="nn-explain-controls">
       <Segments
@@ -228,13 +228,39 @@ function Controls({ explaining, reach }: { explaining: Explaining; reach: number
         }}
       />
       {reach !== null && <span class="nn-soft">± {short(reach)}</span>}
+      <Baseline store={store} explaining={explaining} />
+      <AtLayer store={store} explaining={explaining} />
+      <Slider label="clip" at={explaining.clip} low={80} high={100} step={0.5} unit=" %" />
+      <Slider label="opacity" at={explaining.opacity} low={0.1} high={1} step={0.05} unit="" />
+    </div>
+  );
+}
+
+/** What the input is compared with, and a look at it. */
+function Baseline({ store, explaining }: Both) {
+  const { baseline, compared } = explaining;
+  const now = baseline.value;
+  const known = compared.value;
+  const samples = Math.min(8, store.synced.info.value?.samples ?? 1);
+  const picture = useRef<HTMLCanvasElement>(null);
+  useLayoutEffect(() => {
+    const context = picture.current?.getContext("2d");
+    if (!context || !known) return;
+    const { rgb, width, height } = known.image;
+    context.putImageData(new ImageData(opaque(rgb), width, height), 0, 0);
+  }, [known]);
+  const drawn = known && known.image.width > 0 && known.image.height > 0;
+  return (
+    <>
       <label class="nn-field-of">
         <span class="nn-soft">baseline</span>
         <select
           aria-label="baseline"
-          value={explaining.baseline.value}
+          title="what the input is compared with"
+          value={typeof now === "number" ? NUMBER : now}
           onChange={(event) => {
-            explaining.baseline.value = event.currentTarget.value;
+            const choice = event.currentTarget.value;
+            baseline.value = choice === NUMBER ? middle(known) : choice;
           }}
         >
           {BASELINES.map((name) => (
@@ -242,11 +268,68 @@ function Controls({ explaining, reach }: { explaining: Explaining; reach: number
               {name}
             </option>
           ))}
+          <option value={NUMBER}>one number</option>
+          {Array.from({ length: samples }, (_, i) => (
+            <option key={i} value={`sample:${i}`}>{`sample ${i}`}</option>
+          ))}
         </select>
+        {drawn && (
+          <canvas
+            ref={picture}
+            class="nn-baseline"
+            role="img"
+            aria-label={`the baseline: ${now}`}
+            data-baseline={now}
+            width={known.image.width}
+            height={known.image.height}
+          />
+        )}
       </label>
-      <Slider label="clip" at={explaining.clip} low={80} high={100} step={0.5} unit=" %" />
-      <Slider label="opacity" at={explaining.opacity} low={0.1} high={1} step={0.05} unit="" />
-    </div>
+      {typeof now === "number" && known && (
+        <Slider
+          label="number"
+          at={baseline as { value: number }}
+          low={round(known.low)}
+          high={round(known.high)}
+          step={round((known.high - known.low) / 50)}
+          unit=""
+        />
+      )}
+    </>
+  );
+}
+
+const round = (value: number) => Number(value.toPrecision(3));
+
+function middle(known: { low: number; high: number } | null): number {
+  return known ? round((known.low + known.high) / 2) : 0;
+}
+
+function opaque(rgb: Uint8Array): Uint8ClampedArray<ArrayBuffer> {
+  const words = new Uint8ClampedArray((rgb.length / 3) * 4).fill(255);
+  for (let i = 0, j = 0; i < rgb.length; i += 3, j += 4) words.set(rgb.subarray(i, i + 3), j);
+  return words;
+}
+
+/** Whether methods that look at a layer take the one that is chosen in the graph. */
+function AtLayer({ store, explaining }: Both) {
+  const layer = store.synced.selection.value.layer;
+  const looks = explaining.wishes.value.some(
+    ({ method }) => "layer" in (explaining.info(method)?.options ?? {}),
+  );
+  if (layer === null || !looks) return null;
+  return (
+    <button
+      type="button"
+      class="nn-chip"
+      aria-pressed={explaining.atLayer.value}
+      title="maps of a layer (such as grad CAM): at the layer chosen in the graph, not at the one they choose"
+      onClick={() => {
+        explaining.atLayer.value = !explaining.atLayer.peek();
+      }}
+    >
+      {`at ${layer}`}
+    </button>
   );
 }
 

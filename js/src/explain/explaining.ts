@@ -50,7 +50,10 @@ type Ask = <K extends Operation>(
 
 /** What a first look shows: quick ones first, each of another family. */
 export const FIRST = ["saliency", "integrated_gradients", "grad_cam", "smooth_grad", "occlusion"];
-export const BASELINES = ["zero", "mean", "blur", "noise"] as const;
+/** Names of baselines; beside them another sample, or one number everywhere. */
+export const BASELINES = ["zero", "mean", "blur", "noise"];
+/** What is chosen for one number everywhere. */
+export const NUMBER = "number";
 const SAMPLES = 6;
 const CLASSES = 6;
 const KEPT = 64;
@@ -61,7 +64,12 @@ export class Explaining {
   readonly compare: Signal<Compare> = signal("methods");
   /** The method of a comparison of samples or classes. */
   readonly method = signal("integrated_gradients");
-  readonly baseline: Signal<string> = signal("zero");
+  /** A name, `sample:3`, or one number everywhere. */
+  readonly baseline: Signal<string | number> = signal("zero");
+  /** What the samples are compared with, as a picture, and the range that a number may come from. */
+  readonly compared = signal<{ image: InputImage; low: number; high: number } | null>(null);
+  /** Where methods of layers look: at the layer that was clicked, or where they choose. */
+  readonly atLayer = signal(false);
   readonly sign: Signal<Sign> = signal("signed");
   readonly scale: Signal<Scale> = signal("own");
   /** Percent of the magnitudes that the colours span. */
@@ -92,12 +100,19 @@ export class Explaining {
   /** While the page is open: asks for what it shows, and cancels what it shows no longer. */
   follow(): () => void {
     if (this.known.peek().length === 0) void this.learn();
-    const end = effect(() => {
-      const wishes = this.known.value.length > 0 ? this.wishes.value : [];
-      untracked(() => this.settle(wishes));
-    });
+    const ends = [
+      effect(() => {
+        const wishes = this.known.value.length > 0 ? this.wishes.value : [];
+        untracked(() => this.settle(wishes));
+      }),
+      effect(() => {
+        const sample = this.synced.run.value?.sample;
+        const baselines = this.baseline.value;
+        if (sample !== undefined) void this.lookAtBaseline(sample, baselines);
+      }),
+    ];
     return () => {
-      end();
+      for (const end of ends) end();
       this.settle([]);
     };
   }
@@ -186,6 +201,22 @@ export class Explaining {
     }
   }
 
+  private async lookAtBaseline(sample: number, baselines: string | number): Promise<void> {
+    try {
+      const { arrays, meta } = await this.ask(
+        "baseline",
+        { sample, baselines },
+        { slot: "explain-baseline" },
+      );
+      const { data, shape } = arrays.rgb;
+      const [height = 0, width = 0] = shape;
+      const image: InputImage = { sample, kind: "image", height, width, rgb: data as Uint8Array };
+      this.compared.value = { image, low: meta.low, high: meta.high };
+    } catch (error) {
+      if (!isCancelled(error)) this.compared.value = null;
+    }
+  }
+
   private wanted(): Wish[] {
     const { run, info } = this.synced;
     if (!run.value) return [];
@@ -194,8 +225,11 @@ export class Explaining {
     const wish = (method: string, of: number, what: number | null): Wish => {
       const takes = this.info(method)?.options ?? {};
       const options: Wish["options"] = "baselines" in takes ? { baselines: this.baseline.value } : {};
-      const key = [method, `sample ${of}`, `target ${what}`, options.baselines ?? "", `epoch ${epoch}`];
-      return { key: key.filter(Boolean).join(" · "), method, sample: of, target: what, options };
+      const layer = this.atLayer.value ? this.synced.selection.value.layer : null;
+      if (layer !== null && "layer" in takes) options.layer = layer;
+      const chosen = Object.entries(options).map(([name, value]) => `${name} ${value}`);
+      const key = [method, `sample ${of}`, `target ${what}`, ...chosen, `epoch ${epoch}`].join(" · ");
+      return { key, method, sample: of, target: what, options };
     };
     const compare = this.compare.value;
     if (compare === "methods") return this.chosen.value.map((name) => wish(name, sample, target));

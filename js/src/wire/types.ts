@@ -89,7 +89,16 @@ export interface ErrorMessage {
   detail?: Record<string, unknown>;
 }
 
+/** The kernel asks for the drawing; the answer is the operation "drawing" with the same `ask`. */
+export interface DrawMessage {
+  t: "draw";
+  ask: string;
+  format: "svg" | "png";
+  part: "whole" | "shown";
+}
+
 export type KernelMessage =
+  | DrawMessage
   | ChunkMessage
   | ProgressMessage
   | ErrorMessage
@@ -284,6 +293,12 @@ export interface Operations {
       stderr?: number | null;
     };
   };
+  /** What a sample is compared with, as it is looked at, and the range of the sample's own values. */
+  baseline: {
+    params: { sample: number; baselines: string | number };
+    arrays: { rgb: Uint8Array };
+    meta: { low: number; high: number };
+  };
   /** Attributions that the kernel keeps, as one file. */
   attribution_file: {
     params: { kind: "npz" | "png" | "svg"; keys: string[] };
@@ -292,6 +307,8 @@ export interface Operations {
   };
   /** Hands the kernel a PNG of the page (one buffer), for the notebook as it is saved. */
   still: { params: Record<string, never>; arrays: None; meta: None };
+  /** Hands the kernel the file that it asked for with "draw" (one buffer), or says why there is none. */
+  drawing: { params: { ask: string; error: string }; arrays: None; meta: None };
 }
 
 export type Operation = keyof Operations;
