@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import TypeVar
 
-    from torch import nn
+    from torch import Tensor, nn
 
     from nnviz_widget.engine.attribution.registry import MethodInfo
     from nnviz_widget.engine.attribution.result import Attribution
     from nnviz_widget.engine.attribution.stream import AttributionStream, Runs
     from nnviz_widget.engine.jobs import CancelToken
+    from nnviz_widget.engine.maximization.stream import MaximizationStream
     from nnviz_widget.engine.metrics.evaluation import Evaluation
     from nnviz_widget.engine.metrics.registry import MetricInfo
     from nnviz_widget.engine.twin import Twin
@@ -254,6 +255,101 @@ class Explaining:
         asked = metrics_asked(metrics, masked=mask is not None, methods=len(rows))
         runs = self._shared_runs()
         return EvaluationStream(self._call, runs, rows, asked, mask=mask, sign=sign, seed=seed)
+
+    def maximize(self, layer: str | nn.Module, channel: Any = None, **options: Any) -> Tensor:
+        """Return pictures that a part of the model answers to most.
+
+        Parameters
+        ----------
+        layer : str or nn.Module
+            Dotted path or module; ``"output"`` with the number of a class for `channel` gives that class. The
+            model is run no further than to this layer.
+        channel : int or list of int, optional
+            Maximise the mean of this channel; of several, one picture each. With none of `channel`, `unit`,
+            `direction`, `objective` and `invert`, the mean square of all that the layer gives: together with
+            `start` that is DeepDream.
+        unit : tuple of int
+            Maximise one unit, such as ``(channel, y, x)``.
+        direction : Tensor
+            Maximise along a direction of the layer: a number for each channel, or for each unit.
+        objective : callable
+            Maximise a function of what the layer gives, ``[B, ...]``, to one number per picture, ``[B]``.
+        invert : Tensor
+            Find a picture to which the layer answers as to this one (feature inversion).
+        start : Tensor
+            Begin with this picture, not with noise; ``[C, H, W]`` or ``[B, C, H, W]``, as the model takes it.
+        steps : int
+            How many, 256 by default.
+        seed : int
+            Of all that is drawn; 0 by default. The same seed gives the same pictures.
+        images : int
+            How many pictures of the same thing, each from noise of its own.
+        image_size : int or (int, int)
+            Sides in pixels; by default those of `start` or `invert`, else 128.
+        channels : int
+            Of the pictures; by default what the first convolution takes.
+        value_range : (low, high)
+            Of the values that the model takes, numbers or one for each channel; by default 0 to 1.
+        mean, std : float or sequence of float
+            What normalises pictures between 0 and 1 for the model, in the place of `value_range`.
+        parametrization : str
+            ``"fourier"`` (waves, weighted as in natural pictures) or ``"pixel"``.
+        decorrelate : bool
+            Mix colours from lightness and contrasts; True by default.
+        decay : float
+            How fast the weight of waves falls with their frequency; 1 by default.
+        total_variation, l2 : float
+            Weights of the mean difference between neighbouring pixels and of the mean squared distance from
+            grey, which are taken off the objective; 0 by default.
+        jitter, scale, rotate : float
+            How far the picture is shaken at each step: pixels, share of the size, degrees. By default a
+            sixteenth of the shorter side, 0.1 and 10; nothing for `invert`.
+        learning_rate : float
+            Of Adam, 0.05 by default.
+
+        Returns
+        -------
+        Tensor
+            ``[images, C, H, W]``, in the range of the model's inputs.
+
+        Raises
+        ------
+        UnknownLayerError
+            No such module.
+        InputError
+            An option that there is not, or that does not fit the layer.
+
+        References
+        ----------
+        Olah, Mordvintsev and Schubert 2017, Feature visualization; Mahendran and Vedaldi 2014,
+        arXiv:1412.0035 (inversion); Mordvintsev, Olah and Tyka 2015 (DeepDream).
+        """
+        with self.stream_maximize(layer, channel, **options) as stream:
+            return stream.result().images
+
+    def stream_maximize(
+        self, layer: str | nn.Module, channel: Any = None, *, every: int = 8, **options: Any
+    ) -> MaximizationStream:
+        """Return an iterator of pictures as they form; closing it cancels.
+
+        Parameters
+        ----------
+        layer, channel, **options
+            As for `maximize`.
+        every : int
+            Steps between two pictures.
+
+        Returns
+        -------
+        iterator of Maximization
+            ``images``, ``pictures`` (between 0 and 1), ``objective``, ``step``, ``progress``, ``seconds``.
+        """
+        from nnviz_widget.engine.maximization.asking import wish_for  # noqa: PLC0415  not always wanted
+        from nnviz_widget.engine.maximization.stream import MaximizationStream  # noqa: PLC0415
+
+        twin = self._twin
+        wish = wish_for(layer, channel, options, module=twin.module, device=twin.device, path=self._path_of)
+        return MaximizationStream(self._call, twin, wish, every=every)
 
     def _shared_runs(self) -> Runs:
         from nnviz_widget.engine.attribution.stream import Runs  # noqa: PLC0415  not always wanted

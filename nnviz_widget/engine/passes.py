@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from nnviz_widget.engine.eager import uncompiled
 from nnviz_widget.engine.recorder import record
 from nnviz_widget.engine.recording import tensors_of
+from nnviz_widget.engine.tape import Stop
 from nnviz_widget.errors import InputError, NNVizError, UnknownLayerError, nearest
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ class Passes:
         read: Sequence[str | nn.Module] = (),
         edits: Mapping[str, Edit] | None = None,
         grad: bool = False,
+        stop: bool = False,
     ) -> tuple[Any, list[Tensor]]:
         """Run the model once.
 
@@ -118,21 +120,25 @@ class Passes:
             Changes what a module gives: takes its output, returns what its callers shall get instead.
         grad : bool
             Build the autograd graph.
+        stop : bool
+            Run no further than to the last module of `read`.
 
         Returns
         -------
         output : object
-            What the model returned.
+            What the model returned; None where the run was stopped before.
         values : list of Tensor
             What each module of `read` gave, after its edit; never overwritten by what ran later.
         """
         self.forward_passes += rows
         start = time.perf_counter()
         if self._plain:
+            output = None
             with (
-                self._hooked(read, edits or {}) as kept,
+                self._hooked(read, edits or {}, stop=stop) as kept,
                 torch.set_grad_enabled(grad),
                 uncompiled(self.module),
+                suppress(Stop),
             ):
                 output = self.module(*args, **kwargs)
             missing = [layer for layer in read if self.resolve(layer) not in kept]
@@ -181,7 +187,7 @@ class Passes:
 
     @contextmanager
     def _hooked(
-        self, read: Sequence[str | nn.Module], edits: Mapping[str, Edit]
+        self, read: Sequence[str | nn.Module], edits: Mapping[str, Edit], *, stop: bool = False
     ) -> Iterator[dict[tuple[str, int], Tensor]]:
         """Hang the hooks of one pass; yields what the modules gave, by path and call."""
         kept: dict[tuple[str, int], Tensor] = {}
@@ -204,6 +210,8 @@ class Passes:
                 tensor = edit(tensor) if edit is not None else tensor.clone()
                 if key in wanted:
                     kept[key] = tensor
+                    if stop and len(kept) == len(wanted):
+                        raise Stop
                 return replace_first(output, tensor.clone() if key in wanted else tensor)
 
             return hook
