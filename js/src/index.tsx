@@ -3,6 +3,7 @@
 
 import { render as mount, options } from "preact";
 import { App } from "./App";
+import { handDrawings } from "./graph/handing";
 import { rememberColour } from "./state/remembered";
 import { Store } from "./state/store";
 import { type Synced, synced, type WidgetModel } from "./state/synced";
@@ -61,8 +62,10 @@ function render({ model, el }: { model: WidgetModel; el: HTMLElement }): () => v
   });
   gaze.observe(el);
   mount(<App store={store} />, el);
+  const stopHanding = handDrawings(link.wire, el, () => store.synced.graph.peek()?.model ?? "network");
   return () => {
     gaze.disconnect();
+    stopHanding();
     link.wire.visible(id, false);
     mount(null, el);
     forget();

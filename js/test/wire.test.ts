@@ -499,6 +499,21 @@ describe("is anybody there?", () => {
   });
 });
 
+describe("a drawing that the kernel asks for", () => {
+  it("is told to everybody who listens, and does not touch what is under way", async () => {
+    const heard: unknown[] = [];
+    const stop = client.onDraw((ask) => heard.push(ask));
+    const asked = client.request("maps", MAPS);
+    const question = { t: "draw", ask: "a1", format: "svg", part: "whole" };
+    model.say(question);
+    stop();
+    model.say({ ...question, ask: "a2" });
+    model.chunk(model.rid, 0, true);
+    await asked;
+    expect(heard).toEqual([question]);
+  });
+});
+
 describe("the end", () => {
   it("leaves no listener, no timer and no open request", async () => {
     client.visible("a", true);

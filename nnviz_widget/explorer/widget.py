@@ -32,6 +32,7 @@ from nnviz_widget.engine.graph import Graph
 from nnviz_widget.engine.graph_json import pack
 from nnviz_widget.errors import InputError, NNVizError
 from nnviz_widget.explorer import layers, params, selecting
+from nnviz_widget.explorer.drawings import Drawings, SavedDrawing
 from nnviz_widget.explorer.operations import Operations
 from nnviz_widget.explorer.pulse import Pulse
 from nnviz_widget.explorer.quiet import hush
@@ -125,9 +126,14 @@ class Explorer(anywidget.AnyWidget):
             exploration,
             {"still": _host_operation(me, "_take_still"), "page": _page},
         )
+        drawings = Drawings(lambda message: _call(me, "_post", message))
+        self._drawings = drawings
         self._session = Session(
             lambda content, buffers: _call(me, "_send_custom", content, buffers),
-            operations.start,
+            # A drawing is no work for the engine: it is taken while that is busy, or paused.
+            lambda exchange: (drawings.take if exchange.request.op == "drawing" else operations.start)(
+                exchange
+            ),
             on_visible=lambda visible: _call(me, "_see", visible),
         )
         self._pulse = Pulse(lambda: _call(me, "_beat") is True)
@@ -245,6 +251,33 @@ class Explorer(anywidget.AnyWidget):
         """
         return self._exploration.engine.measure(self._exploration.wait(), what)
 
+    def save_drawing(self, path: str | os.PathLike[str], *, whole: bool = False) -> SavedDrawing:
+        """Save the drawing of the graph as the page shows it, as an SVG or a PNG.
+
+        The page draws, so one has to show the explorer. In JupyterLab the file is there when this returns;
+        where pages are not heard while a cell runs, it is written right after the cell.
+
+        Parameters
+        ----------
+        path : str or path-like
+            File to write; ends in ``.svg`` or ``.png``.
+        whole : bool
+            The whole drawing, also what is out of sight, instead of the pane as it stands.
+
+        Returns
+        -------
+        SavedDrawing
+            Stands for the path; ``done`` says whether the file is there, ``wait()`` waits for it.
+
+        Raises
+        ------
+        InputError
+            The file has another ending, or there is no such folder.
+        NNVizError
+            No page shows the explorer, or it could not draw.
+        """
+        return self._drawings.save(path, whole=whole)
+
     def refresh(self) -> None:
         """Run the model now, with the weights as they are, and show that.
 
@@ -317,6 +350,9 @@ class Explorer(anywidget.AnyWidget):
 
     def _send_custom(self, content: dict[str, Any], buffers: list[Buffer]) -> None:
         self.send(content, buffers or None)
+
+    def _post(self, message: dict[str, Any]) -> None:
+        self._session.post(message)
 
     def notify_change(self, change: t.Bunch) -> None:
         """Tell observers; what Python alone writes is sent by `_announce`, not trait by trait."""
@@ -401,6 +437,7 @@ def _page(_exploration: Exploration, question: Question) -> Reply:
 
 
 def _receive(widget: Explorer, content: Any, buffers: Any) -> None:
+    widget._drawings.hear()
     widget._session.receive(content, buffers)
 
 

@@ -175,6 +175,23 @@ def test_a_png_has_twice_the_size(explorer):
     )
 
 
+def test_python_asks_the_page_and_the_file_is_there_when_the_cell_goes_on(explorer, tmp_path):
+    wait_strips(explorer)
+    files = {name: str(tmp_path / name) for name in ("whole.svg", "whole.png", "shown.svg")}
+    sizes = explorer.notebook.python(
+        "[Path(file).stat().st_size if saved.done else 0 for file, saved in zip(files.values(), all_saved)]",
+        setup=f"""
+            from pathlib import Path
+            files = {files!r}
+            all_saved = [w.save_drawing(file, whole=name.startswith("whole")) for name, file in files.items()]
+        """,
+    )
+    assert all(size > 1000 for size in sizes)
+    assert (tmp_path / "whole.svg").read_bytes() == saved(explorer, "svg-whole").read_bytes()
+    assert (tmp_path / "shown.svg").read_bytes() == saved(explorer, "svg-shown").read_bytes()
+    assert size_of(tmp_path / "whole.png") == size_of(saved(explorer, "png-whole"))
+
+
 def test_the_menu_goes_by_keys_and_gives_the_focus_back(explorer):
     button = explorer.root.get_by_role("button", name="save the drawing")
     button.focus()

@@ -40,9 +40,18 @@ export async function exportDrawing(
   format: Format,
   name: string,
 ): Promise<void> {
+  download(await drawingFile(stage, part, format, name), fileName(name, format));
+}
+
+export async function drawingFile(
+  stage: HTMLElement,
+  part: Part,
+  format: Format,
+  name: string,
+): Promise<Blob> {
   await settled(stage);
   const svg = new Blob([drawingSvg(stage, part, name)], { type: "image/svg+xml" });
-  download(format === "svg" ? svg : await pngOf(await svg.text()), fileName(name, format));
+  return format === "svg" ? svg : pngOf(await svg.text());
 }
 
 /** The text of the SVG. */

@@ -17,6 +17,7 @@ import { Assembler, CodecError, decodePart, type WireBuffer } from "./codec";
 import { KernelWatch } from "./kernel";
 import {
   type ChunkMessage,
+  type DrawMessage,
   type ErrorCode,
   type KernelMessage,
   type Operation,
@@ -100,6 +101,7 @@ export class WireClient {
 
   private readonly open = new Map<string, Open>();
   private readonly shown = new Map<string, boolean>();
+  private readonly drawers = new Set<(ask: DrawMessage) => void>();
   private readonly patience: Patience;
   private readonly kernel: KernelWatch;
   private counter = 0;
@@ -179,6 +181,12 @@ export class WireClient {
     this.post({ t: "visible", view, visible });
   }
 
+  /** Calls back when the kernel asks for the drawing; returns how to stop. */
+  onDraw(drawer: (ask: DrawMessage) => void): () => void {
+    this.drawers.add(drawer);
+    return () => this.drawers.delete(drawer);
+  }
+
   dispose(): void {
     if (this.disposed) return;
     for (const view of [...this.shown.keys()]) this.visible(view, false);
@@ -237,6 +245,10 @@ export class WireClient {
       // Replies reach every page: another page's answer proves a living kernel, but says nothing of our question.
       this.alive();
       if (message.view === this.view) this.answered(new Set(message.open));
+      return;
+    }
+    if (message.t === "draw") {
+      for (const drawer of this.drawers) this.callback(() => drawer(message));
       return;
     }
     const request = this.open.get(message.rid);
