@@ -373,14 +373,6 @@ describe("the graph of a view", () => {
     expect(graph.origin.value).toEqual([0, 0]);
   });
 
-  it("draws the same objects again for a new run of the same graph, open groups and all", () => {
-    const { graph, synced, toggle } = view(resnet());
-    toggle("layer2");
-    const before = graph.drawing.value;
-    synced.graph.value = resnet();
-    expect(graph.drawing.value).toBe(before);
-  });
-
   it("keeps what is open when the graph changes a little, and begins anew for another model", () => {
     const { synced, store: page, drawn } = view(resnet());
     page.view.open.value = new Set(["layer2"]);

@@ -38,7 +38,6 @@ export class GraphController extends Picture {
   /** Set by the view: puts the focus on an item's element. */
   onFocus: (id: string) => void = () => undefined;
 
-  private words = "";
   private arrived = false;
   /** Set until the view has put the focus back. */
   holding = false;
@@ -115,9 +114,6 @@ export class GraphController extends Picture {
 
   /** A graph of the same structure keeps everything; another one keeps what it can. */
   private take(graph: Graph): void {
-    const words = JSON.stringify(graph);
-    if (words === this.words) return;
-    this.words = words;
     const before = this.hierarchy.peek();
     const same = before !== null && before.graph.model === graph.model;
     const apart = same ? this.apart.peek() : new Set<string>();

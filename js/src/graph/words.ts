@@ -268,9 +268,7 @@ export function showsShape(item: Item): boolean {
 }
 
 export function statusOf(item: Item): string {
-  if (item.node) return item.node.status;
-  if (item.group?.status === "failed") return "failed";
-  return item.children.some((child) => statusOf(child) === "failed") ? "failed" : "ok";
+  return item.node?.status ?? (item.failed ? "failed" : "ok");
 }
 
 function gatheredLabel(item: Item): string {

@@ -38,20 +38,26 @@ export function unpack(packed: PackedGraph): Graph {
   const shape = (at: number) => packed.shapes[at] ?? [];
 
   function rows<T>(table: Table): T[] {
-    const made = Array.from({ length: table.length }, () => ({}) as Record<string, unknown>);
-    function fill<V>(columns: Column<V> | undefined, read: (value: V) => unknown) {
+    // A row only knows where it is and reads its columns when it is asked: of 10,000 rows few ever are, in most.
+    class Row {
+      constructor(readonly at: number) {}
+    }
+    function define<V>(columns: Column<V> | undefined, read: (value: V) => unknown) {
       for (const [name, column] of Object.entries(columns ?? {})) {
-        made.forEach((row, at) => {
-          row[name] = read(column[column.length === 1 ? 0 : at] as V);
+        Object.defineProperty(Row.prototype, name, {
+          enumerable: true,
+          get(this: Row) {
+            return read(column[column.length === 1 ? 0 : this.at] as V);
+          },
         });
       }
     }
-    fill(table.text, text);
-    fill(table.texts, (places) => places.map(text));
-    fill(table.shape, shape);
-    fill(table.shapes, (places) => places.map(shape));
-    fill(table.number, (value) => value);
-    return made as T[];
+    define(table.text, text);
+    define(table.texts, kept(text));
+    define(table.shape, shape);
+    define(table.shapes, kept(shape));
+    define(table.number, (value) => value);
+    return Array.from({ length: table.length }, (_, at) => new Row(at)) as T[];
   }
 
   return {
@@ -60,5 +66,15 @@ export function unpack(packed: PackedGraph): Graph {
     nodes: rows<GraphNode>(packed.nodes),
     edges: rows<GraphEdge>(packed.edges),
     groups: rows<GraphGroup>(packed.groups),
+  };
+}
+
+/** Reads a list of places, each list once. */
+function kept<T>(read: (place: number) => T): (places: number[]) => T[] {
+  const known = new WeakMap<number[], T[]>();
+  return (places) => {
+    const list = known.get(places) ?? places.map(read);
+    known.set(places, list);
+    return list;
   };
 }

@@ -172,10 +172,19 @@ function orNull<T extends object>(value: unknown): T | null {
   return value && Object.keys(value as object).length > 0 ? (value as T) : null;
 }
 
-/** The graph comes packed; rows as they are (what `Graph.to_dict` gives) are taken as well. */
-function readGraph(value: unknown): Graph | null {
-  const written = orNull<Graph>(value);
-  return written && isPacked(written) ? unpack(written) : written;
+/**
+ * The graph comes packed; rows as they are (what `Graph.to_dict` gives) are taken as well. One that is sent once
+ * more is the same object: nothing is drawn again for it.
+ */
+function graphReader(): (value: unknown) => Graph | null {
+  let [before, graph]: [object | null, Graph | null] = [null, null];
+  return (value) => {
+    const written = orNull<Graph>(value);
+    if (before && written && JSON.stringify(before) === JSON.stringify(written)) return graph;
+    before = written;
+    graph = written && isPacked(written) ? unpack(written) : written;
+    return graph;
+  };
 }
 
 export function synced(model: WidgetModel): Synced {
@@ -204,7 +213,7 @@ export function synced(model: WidgetModel): Synced {
 
   const selection = trait("selection", (v) => ({ ...NOTHING_SELECTED, ...(v as Partial<Selection>) }));
   return {
-    graph: trait("graph", readGraph),
+    graph: trait("graph", graphReader()),
     info: trait("info", (v) => orNull<Info>(v)),
     status: trait("status", (v) => orNull<Status>(v) ?? { state: "loading" }),
     run: trait("run", (v) => orNull<Run>(v)),
