@@ -3,8 +3,9 @@
 // alternate between two kinds fold in pairs, and what is done again and again with the same weights folds in steps.
 
 import type { GraphNode } from "../state/synced";
-import { type Item, leavesOf } from "./hierarchy";
-import { repeatsIn, type Sources } from "./steps";
+import type { Item } from "./hierarchy";
+import type { Reading } from "./reading";
+import { repeatsIn } from "./steps";
 
 /** Identical siblings fold from this many on; two of them are quicker seen than unfolded. */
 export const FOLD_FROM = 3;
@@ -22,11 +23,11 @@ export function foldSiblings(
   members: Item[],
   apart: ReadonlySet<string>,
   gather: Gather,
-  sources: Sources,
+  reading: Reading,
 ): Folded {
   const items: Item[] = [];
   let times = 1;
-  const repeats = repeatsIn(members, sources);
+  const repeats = repeatsIn(members, reading);
   for (let at = 0; at < members.length; ) {
     const next = repeats[0];
     if (next?.start === at) {
@@ -37,7 +38,7 @@ export function foldSiblings(
       at = next.end;
       continue;
     }
-    const { length, period } = runAt(next ? members.slice(0, next.start) : members, at, sources);
+    const { length, period } = runAt(members, at, next?.start ?? members.length, reading);
     const run = members.slice(at, at + length);
     at += length;
     if (length / period < FOLD_FROM) {
@@ -86,18 +87,23 @@ function pairs(run: Item[], gather: Gather): Item[] {
 }
 
 /** How many siblings from here on repeat: each like the one before it, or like the one before that. */
-function runAt(members: Item[], at: number, sources: Sources): { length: number; period: 1 | 2 } {
+function runAt(
+  members: Item[],
+  at: number,
+  end: number,
+  reading: Reading,
+): { length: number; period: 1 | 2 } {
   const size = members[at]?.group?.fold ?? 1;
   let length = 1;
-  while (length < size && members[at + length]?.group?.fold === size) length++;
+  while (length < size && at + length < end && members[at + length]?.group?.fold === size) length++;
   if (length > 1) return { length, period: 1 };
   // Alike and yet not folded by the recorder: wired in another way, as the layers of a dense block are.
   const follows = (next: number) => {
     const [a, b, c] = [members[next - 2], members[next - 1], members[next]];
-    if (!a?.group || !b?.group || c?.group?.fold !== 1 || c.group.type !== a.group.type) return false;
-    return alike(a, c) && !alike(b, c) && feeds(b, c, sources);
+    if (next >= end || !a?.group || !b?.group || c?.group?.fold !== 1) return false;
+    return alike(a.id, c.id, reading) && !alike(b.id, c.id, reading) && feeds(b, c, reading);
   };
-  if (members[at + 1]?.group?.fold !== 1) return { length, period: 1 };
+  if (at + 1 >= end || members[at + 1]?.group?.fold !== 1) return { length, period: 1 };
   let last = at + 1;
   while (follows(last + 1)) last++;
   const whole = Math.floor((last - at + 1) / 2) * 2;
@@ -105,23 +111,28 @@ function runAt(members: Item[], at: number, sources: Sources): { length: number;
 }
 
 /** Whether a tensor goes from one item to another. */
-function feeds(from: Item, to: Item, sources: Sources): boolean {
-  const inside = new Set(leavesOf(from));
-  return leavesOf(to).some((id) => sources(id).some((source) => inside.has(source)));
-}
-
-/** Whether two groups have the same classes, operations, settings, parameters and shapes in the same order. */
-function alike(a: Item, b: Item): boolean {
-  if (a.leaves !== b.leaves) return false;
-  if (a.node || b.node) return likeness(a.node) === likeness(b.node);
-  return (
-    a.group?.type === b.group?.type &&
-    a.children.length === b.children.length &&
-    a.children.every((child, at) => alike(child, b.children[at] as Item))
+function feeds(from: Item, to: Item, { order, place, source, incoming }: Reading): boolean {
+  const inside = (at: number) => from.spans.some(([first, end]) => at >= first && at < end);
+  return to.spans.some(([first, end]) =>
+    order
+      .subarray(first, end)
+      .some((node) => incoming(node).some((raw) => inside(place[source[raw] as number] as number))),
   );
 }
 
-function likeness(node: GraphNode | null): string {
+/** Whether two groups have the same classes, operations, settings, parameters and shapes in the same order. */
+function alike(a: string, b: string, reading: Reading): boolean {
+  const [one, other] = [reading.nodeOf(a), reading.nodeOf(b)];
+  if (one || other) return likeness(one) === likeness(other);
+  const [inside, beside] = [reading.childrenOf(a), reading.childrenOf(b)];
+  return (
+    reading.groupOf(a)?.type === reading.groupOf(b)?.type &&
+    inside.length === beside.length &&
+    inside.every((child, at) => alike(child, beside[at] as string, reading))
+  );
+}
+
+function likeness(node: GraphNode | undefined): string {
   if (!node) return "";
   const detail = node.status === "identity" ? "" : node.detail;
   return [node.op, node.kind, node.type, detail, node.params, node.status, node.output_shapes].join();

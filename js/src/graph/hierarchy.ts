@@ -193,7 +193,7 @@ class Tree implements Hierarchy {
     const found = trayOf(members, reading);
     const rest = found ? members.filter((member) => !found.tray.includes(member)) : members;
     if (found) rest.splice(found.at, 0, gathered("tray", found.tray));
-    const folded = foldSiblings(rest, this.apart, gathered, reading.sourcesOf);
+    const folded = foldSiblings(rest, this.apart, gathered, reading);
     const items = divide(folded.items, gathered);
     settle(items, item.depth + 1);
     return { items, times: folded.times };

@@ -30,8 +30,6 @@ export interface Reading extends Wiring {
   spanOf(id: string): Span;
   /** Ids of the nodes in a span. */
   idsIn(span: Span): string[];
-  /** Ids of the nodes that a node reads. */
-  sourcesOf(id: string): string[];
   /** The node at each place, and the place of each node; -1 for those that no group holds. */
   order: Int32Array;
   place: Int32Array;
@@ -85,8 +83,6 @@ function readAll(graph: Graph): Reading {
       return at === undefined ? (tree.spans.get(id) ?? [0, 0]) : [at, at + 1];
     },
     idsIn: ([from, to]) => Array.from(tree.order.subarray(from, to), idOf),
-    sourcesOf: (id) =>
-      Array.from(wiring.incoming(index.get(id) ?? -1), (raw) => idOf(wiring.source[raw] as number)),
   };
 }
 

@@ -2,10 +2,8 @@
 // several times in a row, a loop of operations. Such a run is read from what the steps are (the same module, the same
 // operation with the same shapes) and from how they hang together: each as the one before it.
 
-import { type Item, leavesOf } from "./hierarchy";
-
-/** What a node reads. */
-export type Sources = (id: string) => readonly string[];
+import type { Item } from "./hierarchy";
+import type { Reading } from "./reading";
 
 /** `steps[k]` holds the members of step k; `before` are constants that were made between them for all of them. */
 export interface Repeat {
@@ -28,10 +26,10 @@ interface Candidate {
   count: number;
 }
 
-export function repeatsIn(members: readonly Item[], sources: Sources): Repeat[] {
-  const named = nameAll(members);
+export function repeatsIn(members: readonly Item[], reading: Reading): Repeat[] {
+  const named = nameAll(members, reading);
   if (!named) return [];
-  const level = new Wiring(members, sources);
+  const level = new Wiring(members, reading);
   const order = [...members.keys()].filter((at) => !level.lifted.has(at));
   const keys = order.map((at) => named[at] as number);
   const taken = new Set<number>();
@@ -52,7 +50,7 @@ export function repeatsIn(members: readonly Item[], sources: Sources): Repeat[] 
 }
 
 /** The same number for the same thing again, -1 for what is there once; null where that is all. */
-function nameAll(members: readonly Item[]): number[] | null {
+function nameAll(members: readonly Item[], reading: Reading): number[] | null {
   const short = members.map(shortly);
   const counts = new Map<string, number>();
   for (const word of short) counts.set(word, (counts.get(word) ?? 0) + 1);
@@ -61,7 +59,7 @@ function nameAll(members: readonly Item[]): number[] | null {
   return members.map((member, at) => {
     const word = short[at] as string;
     if (word === "" || counts.get(word) === 1) return -1;
-    const whole = sameAgain(member);
+    const whole = sameAgain(member.id, reading);
     const known = words.get(whole) ?? words.size;
     words.set(whole, known);
     return known;
@@ -74,11 +72,13 @@ function shortly({ node, group }: Item): string {
   return group?.path ?? "";
 }
 
-function sameAgain(item: Item): string {
-  const { node, group } = item;
+function sameAgain(id: string, reading: Reading): string {
+  const node = reading.nodeOf(id);
   // What an operation is told may be the time: x[:, 3].
-  if (node) return [node.kind === "module" ? node.path : "", node.op, node.status, node.output_shapes].join();
-  return `${group?.path}(${item.children.map(sameAgain).join(";")})`;
+  if (node)
+    return `${node.kind === "module" ? node.path : ""},${node.op},${node.status},${node.output_shapes}`;
+  const children = reading.childrenOf(id).map((child) => sameAgain(child, reading));
+  return `${reading.groupOf(id)?.path}(${children.join(";")})`;
 }
 
 /** Where a sequence repeats itself, what covers most first; of equals the shortest period. */
@@ -108,24 +108,26 @@ class Wiring {
 
   constructor(
     private readonly members: readonly Item[],
-    sources: Sources,
+    { order, place, source, incoming }: Reading,
   ) {
-    const home = new Map<string, number>();
-    members.forEach((member, at) => {
-      for (const id of leavesOf(member)) home.set(id, at);
+    const home = new Int32Array(order.length).fill(-1);
+    members.forEach(({ spans }, at) => {
+      for (const [from, to] of spans) home.fill(at, from, to);
     });
-    const reads = members.map(() => new Set<number>());
-    for (const [id, at] of home) {
-      for (const source of sources(id)) {
-        const from = home.get(source);
-        if (from !== undefined && from !== at) reads[at]?.add(from);
-      }
-    }
-    this.reads = reads.map((set) => [...set]);
-    const readers = new Map<number, number>();
-    for (const from of this.reads.flat()) readers.set(from, (readers.get(from) ?? 0) + 1);
+    const readers = new Int32Array(members.length);
+    this.reads = members.map(({ spans }, at) => {
+      const reads: number[] = [];
+      for (const [first, end] of spans)
+        for (const node of order.subarray(first, end))
+          for (const raw of incoming(node)) {
+            const from = home[place[source[raw] as number] as number] ?? -1;
+            if (from >= 0 && from !== at && !reads.includes(from)) reads.push(from);
+          }
+      for (const from of reads) readers[from] = (readers[from] as number) + 1;
+      return reads;
+    });
     members.forEach((member, at) => {
-      if (member.node?.kind === "constant" && (readers.get(at) ?? 0) > 1) this.lifted.add(at);
+      if (member.node?.kind === "constant" && (readers[at] as number) > 1) this.lifted.add(at);
     });
   }
 
@@ -133,10 +135,10 @@ class Wiring {
   repeats(span: readonly number[], period: number): boolean {
     const place = new Map(span.map((member, at) => [member, at]));
     const count = span.length / period;
-    // What each member reads of its own step and of the one before.
-    const wired = span.map((member, at) => {
+    // What a member reads of its own step and of the one before.
+    const wired = (at: number) => {
       const [own, last]: [number[], number[]] = [[], []];
-      for (const from of this.reads[member] as number[]) {
+      for (const from of this.reads[span[at] as number] as number[]) {
         const there = place.get(from);
         if (there === undefined) continue;
         const back = Math.floor(at / period) - Math.floor(there / period);
@@ -144,12 +146,15 @@ class Wiring {
         else if (back === 1) last.push(there % period);
       }
       return { own: own.sort().join(), last: last.sort().join() };
-    });
+    };
+    const before = Array.from({ length: period }, (_, at) => wired(at));
+    let feeding = false;
     for (let at = period; at < span.length; at++) {
-      const [here, before] = [wired[at], wired[at - period]];
-      if (here?.own !== before?.own || (at >= 2 * period && here?.last !== before?.last)) return false;
+      const [here, there] = [wired(at), before[at % period]];
+      if (here.own !== there?.own || (at >= 2 * period && here.last !== there.last)) return false;
+      if (at < 2 * period && here.last !== "") feeding = true;
+      before[at % period] = here;
     }
-    const feeding = wired.slice(period, 2 * period).some(({ last }) => last !== "");
     if (this.weighs(span.slice(0, period))) return count >= (feeding ? STEPS_FROM : SIDE_BY_SIDE_FROM);
     return feeding && count >= PLAIN.from && period >= PLAIN.least && period <= PLAIN.most;
   }
