@@ -76,7 +76,7 @@ def attention_rollout(
     fitting = [weights for weights in layers if weights.shape[2:] == tokens and tokens[0] == tokens[1]]
     if len(fitting) < len(layers):
         task.caution(
-            f"{len(layers) - len(fitting)} of {len(layers)} attentions are between other tokens, and left out."
+            f"{len(layers) - len(fitting)} of {len(layers)} attentions are between other tokens: left out."
         )
     if not fitting:
         raise InputError("No attention of this model is from tokens to the same tokens.")

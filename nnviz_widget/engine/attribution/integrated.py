@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nnviz_widget.engine.attribution.baselines import baseline_of
-from nnviz_widget.engine.attribution.gradients import Moments, precise
+from nnviz_widget.engine.attribution.gradients import Moments, Rewinding, precise
 from nnviz_widget.engine.attribution.registry import method
 from nnviz_widget.engine.attribution.result import Part
 from nnviz_widget.errors import InputError
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from nnviz_widget.engine.attribution.task import Task
 
-__all__ = ["path_points"]
+__all__ = ["completeness", "path_points", "pools_of"]
 
 
 @method(
@@ -135,24 +135,25 @@ class _Draw:
     """Random points between random baselines and the input, row by row the same whatever the chunks."""
 
     def __init__(self, task: Task, baselines: Any, noise: float, seed: int) -> None:
-        self.pools = _pools(task, baselines, seed)
+        self.pools = pools_of(task, baselines, seed)
         self._task, self._noise = task, noise
         self._others = baselines == "sample" and task.samples > 1
-        self._generator = torch.Generator().manual_seed(seed)
+        self._random = Rewinding(seed)
 
-    def rows(self, rows: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    def rows(self, start: int, stop: int) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """Return which baseline each row has, and for each input the point and the whole way to it."""
+        rows, generator = torch.arange(start, stop) % self._task.samples, self._random.at(start)
         count = self.pools[0].shape[0]
         picks = torch.empty(len(rows), dtype=torch.long)
         alphas = torch.empty(len(rows))
         noise: list[list[Tensor]] = [[] for _ in self.pools]
         for i, row in enumerate(rows.tolist()):
-            pick = int(torch.randint(count, (), generator=self._generator))
+            pick = int(torch.randint(count, (), generator=generator))
             picks[i] = (pick + 1) % count if self._others and pick == row else pick
-            alphas[i] = torch.rand((), generator=self._generator)
+            alphas[i] = torch.rand((), generator=generator)
             if self._noise:
                 for drawn, x in zip(noise, self._task.inputs, strict=True):
-                    drawn.append(torch.randn(x.shape[1:], generator=self._generator))
+                    drawn.append(torch.randn(x.shape[1:], generator=generator))
         points, ways = [], []
         for x, pool, drawn in zip(self._task.inputs, self.pools, noise, strict=True):
             alpha = alphas.to(x.device, x.dtype).reshape(-1, *[1] * (x.dim() - 1))
@@ -174,7 +175,7 @@ def _expected(task: Task, draw: _Draw, count: int, size: Any) -> Iterator[Part]:
 
     def work(start: int, stop: int) -> None:
         rows = torch.arange(start, stop) % task.samples
-        picks, points, ways = draw.rows(rows)
+        picks, points, ways = draw.rows(start, stop)
         _, gradients = task.gradients(points, rows)
         for moment, way, gradient in zip(moments, ways, gradients, strict=True):
             moment.add(precise(way) * precise(gradient), rows)
@@ -211,7 +212,7 @@ def _scores_at(
     return torch.stack([known[pair] for pair in pairs])
 
 
-def _pools(task: Task, baselines: Any, seed: int) -> tuple[Tensor, ...]:
+def pools_of(task: Task, baselines: Any, seed: int) -> tuple[Tensor, ...]:
     """Return the baselines to draw from, ``[P, ...]`` for each input."""
     if baselines == "sample":
         return task.inputs

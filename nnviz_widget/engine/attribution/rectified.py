@@ -10,11 +10,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
 import torch.nn.functional as F  # noqa: N812  its name everywhere
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
+from nnviz_widget.engine.attribution.backwards import OtherBackward, Sent
 from nnviz_widget.engine.attribution.cams import activations_and_gradients, chosen_layer, grad_cam_map
 from nnviz_widget.engine.attribution.gradients import precise
 from nnviz_widget.engine.attribution.positions import enlarged
@@ -24,12 +22,11 @@ from nnviz_widget.engine.attribution.result import Part
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from torch import Tensor
+
     from nnviz_widget.engine.attribution.task import Task
 
 __all__: list[str] = []
-
-_IN_PLACE = frozenset({torch.relu_, Tensor.relu_, F.relu_})
-_RELU = frozenset({torch.relu, Tensor.relu, F.relu}) | _IN_PLACE
 
 
 @method("guided_backprop", cost="F + B", family="gradient", paper="Springenberg et al. 2014, arXiv:1412.6806")
@@ -76,7 +73,7 @@ def _rectified(task: Task, *, guided: bool) -> tuple[Tensor, ...]:
     return tuple(precise(gradient) for gradient in gradients)
 
 
-class Rectified(TorchFunctionMode):
+class Rectified(OtherBackward):
     """While a forward runs in this block, ReLUs send other gradients back.
 
     Parameters
@@ -84,33 +81,12 @@ class Rectified(TorchFunctionMode):
     guided : bool
         Send back what is positive of the true gradient; else what is positive of the gradient that arrives,
         wherever the ReLU's own input was.
-
-    Attributes
-    ----------
-    met : int
-        How many ReLUs were called.
     """
 
     def __init__(self, *, guided: bool) -> None:
-        super().__init__()
-        self.met = 0
+        super().__init__({"relu"}, reads=False)
         self._guided = guided
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func not in _RELU:
-            return func(*args, **kwargs)
-        x = args[0] if args else kwargs["input"]
-        result = torch.relu(x)
-        self.met += 1
-        if result.grad_fn is not None:
-            result.grad_fn.register_hook(self._send)
-        if func in _IN_PLACE or kwargs.get("inplace") or args[1:2] == (True,):
-            return x.copy_(result)
-        return result
-
-    def _send(self, own: tuple[Tensor, ...], arriving: tuple[Tensor, ...]) -> tuple[Tensor]:
-        """Return what goes on to the ReLU's input, given its true gradient and the one that arrives."""
-        return (F.relu(own[0] if self._guided else arriving[0]),)
+    def send(self, sent: Sent) -> Tensor:
+        """Return the positive part of a gradient."""
+        return F.relu(sent.own if self._guided else sent.arriving)

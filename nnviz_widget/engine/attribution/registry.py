@@ -26,6 +26,7 @@ __all__ = ["MethodInfo", "described", "known_methods", "method", "method_named"]
 _FAMILIES = (
     "gradients",
     "integrated",
+    "deeplift",
     "cams",
     "rectified",
     "layers",
