@@ -30,18 +30,21 @@ export function repeatsIn(members: readonly Item[], reading: Reading): Repeat[] 
   const named = nameAll(members, reading);
   if (!named) return [];
   const level = new Wiring(members, reading);
-  const order = [...members.keys()].filter((at) => !level.lifted.has(at));
+  const { order } = level;
   const keys = order.map((at) => named[at] as number);
-  const taken = new Set<number>();
+  const taken = new Uint8Array(members.length);
   const found: Repeat[] = [];
   for (const candidate of candidates(keys)) {
     const { at, period, count } = candidate;
-    const span = order.slice(at, at + period * count);
-    if (span.some((member) => taken.has(member)) || !level.repeats(span, period)) continue;
+    const span = order.subarray(at, at + period * count);
+    if (span.some((member) => taken[member] === 1) || !level.repeats(candidate)) continue;
     const [start, end] = [span[0] as number, (span[span.length - 1] as number) + 1];
-    for (let member = start; member < end; member++) taken.add(member);
+    taken.fill(1, start, end);
     const steps = Array.from({ length: count }, (_, step) =>
-      span.slice(step * period, (step + 1) * period).map((member) => members[member] as Item),
+      Array.from(
+        span.subarray(step * period, (step + 1) * period),
+        (member): Item => members[member] as Item,
+      ),
     );
     const before = [...level.lifted].filter((member) => member > start && member < end);
     found.push({ start, end, steps, before: before.map((member) => members[member] as Item) });
@@ -82,7 +85,7 @@ function sameAgain(id: string, reading: Reading): string {
 }
 
 /** Where a sequence repeats itself, what covers most first; of equals the shortest period. */
-function candidates(keys: readonly number[]): Candidate[] {
+function candidates(keys: Int32Array): Candidate[] {
   const out: Candidate[] = [];
   for (let period = 1; period <= STEP_MAX && period * STEPS_FROM <= keys.length; period++) {
     let at = 0;
@@ -104,6 +107,9 @@ function candidates(keys: readonly number[]): Candidate[] {
 class Wiring {
   /** Constants that several members read: they belong to none of the steps. */
   readonly lifted = new Set<number>();
+  /** All others, and where among them each member is; -1 for those that are not. */
+  readonly order: Int32Array;
+  private readonly rank: Int32Array;
   private readonly reads: number[][];
 
   constructor(
@@ -129,18 +135,21 @@ class Wiring {
     members.forEach((member, at) => {
       if (member.node?.kind === "constant" && (readers[at] as number) > 1) this.lifted.add(at);
     });
+    this.order = Int32Array.from(members.keys()).filter((at) => !this.lifted.has(at));
+    this.rank = new Int32Array(members.length).fill(-1);
+    this.order.forEach((member, at) => {
+      this.rank[member] = at;
+    });
   }
 
   /** Whether each step is wired as the one before it, and there is a reason to take them for steps. */
-  repeats(span: readonly number[], period: number): boolean {
-    const place = new Map(span.map((member, at) => [member, at]));
-    const count = span.length / period;
+  repeats({ at: start, period, count }: Candidate): boolean {
     // What a member reads of its own step and of the one before.
     const wired = (at: number) => {
       const [own, last]: [number[], number[]] = [[], []];
-      for (const from of this.reads[span[at] as number] as number[]) {
-        const there = place.get(from);
-        if (there === undefined) continue;
+      for (const from of this.reads[this.order[start + at] as number] as number[]) {
+        const there = (this.rank[from] as number) - start;
+        if (there < 0 || there >= period * count) continue;
         const back = Math.floor(at / period) - Math.floor(there / period);
         if (back === 0) own.push(there % period);
         else if (back === 1) last.push(there % period);
@@ -149,18 +158,19 @@ class Wiring {
     };
     const before = Array.from({ length: period }, (_, at) => wired(at));
     let feeding = false;
-    for (let at = period; at < span.length; at++) {
+    for (let at = period; at < period * count; at++) {
       const [here, there] = [wired(at), before[at % period]];
       if (here.own !== there?.own || (at >= 2 * period && here.last !== there.last)) return false;
       if (at < 2 * period && here.last !== "") feeding = true;
       before[at % period] = here;
     }
-    if (this.weighs(span.slice(0, period))) return count >= (feeding ? STEPS_FROM : SIDE_BY_SIDE_FROM);
+    if (this.weighs(this.order.subarray(start, start + period)))
+      return count >= (feeding ? STEPS_FROM : SIDE_BY_SIDE_FROM);
     return feeding && count >= PLAIN.from && period >= PLAIN.least && period <= PLAIN.most;
   }
 
   /** Modules come with weights; so do operations that read a parameter. */
-  private weighs(step: readonly number[]): boolean {
+  private weighs(step: Int32Array): boolean {
     return step.some((at) => {
       const { node } = this.members[at] as Item;
       if (!node || node.kind === "module") return true;
