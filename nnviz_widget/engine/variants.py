@@ -49,7 +49,7 @@ class Variants:
 
 
 def outcomes(
-    task: Task, variants: Variants, *, size: Any = "auto", whole: bool = False
+    task: Task, variants: Variants, *, size: Any = "auto", whole: bool = False, first: int = 0
 ) -> Iterator[tuple[int, int, Tensor]]:
     """Yield what the model says of each variant, chunk by chunk and in order.
 
@@ -63,6 +63,8 @@ def outcomes(
         Variants in one pass.
     whole : bool
         Give the whole scores of each variant (``[B, classes]``), not only the target's (``[B]``).
+    first : int
+        After how many variants there is something to see (`Task.batched`).
 
     Yields
     ------
@@ -82,4 +84,4 @@ def outcomes(
         scores, output, _ = task.run(inputs, rows, edits=edits)
         return scores_of(output) if whole else scores
 
-    yield from task.batched(len(variants), work, size=size, kind=f"variants of {variants.node}")
+    yield from task.batched(len(variants), work, size=size, kind=f"variants of {variants.node}", first=first)

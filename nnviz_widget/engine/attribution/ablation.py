@@ -143,10 +143,11 @@ def feature_permutation(
 
     variants = Variants(torch.arange(total) % samples, make)
     flat = falls.view(-1)
-    for start, stop, found in outcomes(task, variants, size=perturbations_per_eval):
+    first = count * samples
+    for start, stop, found in outcomes(task, variants, size=perturbations_per_eval, first=first):
         rows = torch.arange(start, stop) % samples
         flat[start:stop] = original[rows] - found.double().cpu()
-        if stop >= count * samples:
+        if stop >= first:
             yield part(stop)
 
 
@@ -223,9 +224,10 @@ def shapley_value_sampling(
         yield part(total)
     variants = Variants(torch.arange(total) % samples, make)
     flat = between.view(-1)
-    for start, stop, found in outcomes(task, variants, size=perturbations_per_eval):
+    first = steps * samples
+    for start, stop, found in outcomes(task, variants, size=perturbations_per_eval, first=first):
         flat[start:stop] = found.double().cpu()
-        if stop >= steps * samples:
+        if stop >= first:
             yield part(stop)
 
 
@@ -240,8 +242,7 @@ def stderr_of(rows: Tensor) -> Tensor:
     """Return the standard error of the mean over the first axis; infinite from a single row."""
     if len(rows) < 2:
         return torch.full_like(rows[0], torch.inf)
-    spread: Tensor = rows.std(0)
-    return spread / len(rows) ** 0.5
+    return rows.std(0).div(len(rows) ** 0.5)
 
 
 def _permutation(count: int, generator: torch.Generator) -> Tensor:

@@ -136,21 +136,44 @@ class _Noise:
 
     def __init__(self, inputs: tuple[Tensor, ...], spreads: list[Tensor], seed: int) -> None:
         self._inputs, self._spreads = inputs, spreads
-        self._generator = torch.Generator().manual_seed(seed)
+        self._random = Rewinding(seed)
 
     def rows(self, start: int, stop: int) -> list[Tensor]:
+        generator = self._random.at(start)
         made: list[list[Tensor]] = [[] for _ in self._inputs]
         for row in range(start, stop):
             for i, (x, spread) in enumerate(zip(self._inputs, self._spreads, strict=True)):
                 sample = row % x.shape[0]
                 # Drawn on the CPU, so that a seed means the same noise on every device.
-                drawn = torch.randn(x.shape[1:], generator=self._generator, dtype=torch.float32)
+                drawn = torch.randn(x.shape[1:], generator=generator, dtype=torch.float32)
                 made[i].append(x[sample] + drawn.to(x.device, x.dtype) * spread[sample])
         return [torch.stack(rows) for rows in made]
 
 
+class Rewinding:
+    """Random numbers on the CPU that are the same again for a chunk that did not fit and is tried smaller.
+
+    Parameters
+    ----------
+    seed : int
+        Of all of them.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._generator = torch.Generator().manual_seed(seed)
+        self._start, self._state = 0, self._generator.get_state()
+
+    def at(self, start: int) -> torch.Generator:
+        """Return the generator as it is before row `start`; rows are drawn in order."""
+        if start == self._start:
+            self._generator.set_state(self._state)
+        else:
+            self._start, self._state = start, self._generator.get_state()
+        return self._generator
+
+
 class Moments:
-    """Running mean and variance of each element over the rows of each sample (Welford).
+    """Running mean and variance of each element over the rows of each sample.
 
     Parameters
     ----------
@@ -168,11 +191,18 @@ class Moments:
 
     def add(self, values: Tensor, rows: Tensor) -> None:
         """Take one row of values for each entry of `rows`."""
-        for value, row in zip(values, rows.tolist(), strict=True):
-            self.count[row] += 1
-            away = value - self._mean[row]
-            self._mean[row] += away / self.count[row]
-            self._squares[row] += away * (value - self._mean[row])
+        rows = rows.to(values.device)
+        values = values.to(self._mean.dtype)
+        # The chunk's own mean and squares, then both sides at once (Chan et al.).
+        ones = values.new_ones(len(rows), *self.count.shape[1:])
+        count = torch.zeros_like(self.count).index_add_(0, rows, ones)
+        mean = torch.zeros_like(self._mean).index_add_(0, rows, values) / count.clamp(min=1)
+        squares = torch.zeros_like(self._mean).index_add_(0, rows, (values - mean[rows]).square_())
+        together = (self.count + count).clamp(min=1)
+        away = mean - self._mean
+        self._mean += away * (count / together)
+        self._squares += squares + away.square_() * (self.count * count / together)
+        self.count += count
 
     def mean(self) -> Tensor:
         """Return the mean, ``[N, ...]``."""

@@ -83,9 +83,10 @@ def occlusion(
     if len(grids) == 1 and len(grids[0].counts) > 1:
         boxes = grids[0].boxes(order.numbers).repeat_interleave(samples, 0)
     variants = Variants(torch.arange(total) % samples, make, boxes=boxes)
-    for start, stop, found in outcomes(task, variants, size=perturbations_per_eval):
+    first = order.first * samples
+    for start, stop, found in outcomes(task, variants, size=perturbations_per_eval, first=first):
         scores[start:stop] = found.double().cpu()
-        if stop // samples >= order.first:
+        if stop >= first:
             yield part(stop)
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from nnviz_widget.engine.attribution.chunks import Sizes
 from nnviz_widget.engine.attribution.result import Attribution
-from nnviz_widget.engine.attribution.task import Sizes, Task
+from nnviz_widget.engine.attribution.task import Task
 from nnviz_widget.engine.passes import Passes
 from nnviz_widget.engine.recorder import record
 from nnviz_widget.engine.recording import tensors_of
@@ -126,9 +127,16 @@ class AttributionStream(Stream[Attribution]):
         self._runs = runs
         self._question = question
         self._task: Task | None = None
+        self._watched = True
+
+    def result(self) -> Attribution:
+        """Compute all that is left and return the whole; other questions are answered in between."""
+        self._watched = False
+        return super().result()
 
     def _start(self, module: nn.Module, token: CancelToken) -> Iterator[Part]:
         self._task = self._runs.task(module, self._question, token)
+        self._task.watched = self._watched
         return self._question.method.run(self._task, **self._question.options)
 
     def _made(self, step: Step) -> Attribution:

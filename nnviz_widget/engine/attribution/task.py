@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from nnviz_widget.engine.attribution.baselines import baseline_of
+from nnviz_widget.engine.attribution.chunks import Chunks, Sizes
 from nnviz_widget.engine.attribution.targets import Target
 from nnviz_widget.engine.passes import first_tensor
 from nnviz_widget.engine.recorder import record
@@ -29,27 +30,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-__all__ = ["Sizes", "Task"]
-
-#: A chunk is not made larger than takes about this long: clicks wait for it.
-_CHUNK_SECONDS = 0.2
-_LARGEST = 256
-_WORTH = 0.95  # a larger chunk is kept if a row takes at most this share of the time
-
-
-class Sizes:
-    """How many rows at once have been found best, by what is run; lives as long as the engine."""
-
-    def __init__(self) -> None:
-        self._best: dict[tuple[Any, ...], int] = {}
-
-    def get(self, key: tuple[Any, ...]) -> int:
-        """Return the size to begin with."""
-        return self._best.get(key, 1)
-
-    def set(self, key: tuple[Any, ...], size: int) -> None:
-        """Remember what was best."""
-        self._best[key] = size
+__all__ = ["Task"]
 
 
 class Task:
@@ -83,6 +64,8 @@ class Task:
         Options that were left to the method, and what it took.
     embedded : bool
         Whether the inputs are embeddings of whole numbers, ``[N, T, D]``.
+    watched : bool
+        Whether somebody looks at partial results, so that the first should come early.
     """
 
     def __init__(
@@ -100,6 +83,7 @@ class Task:
         self.decided: dict[str, Any] = {}
         self._target: Target | None = None
         self._given = target
+        self.watched = False
         self._unit: str | nn.Module | None = None
         self._sizes = sizes if sizes is not None else Sizes()
         self._leaves, self._spec = tree_flatten(((*args, *extra), dict(kwargs)))
@@ -246,7 +230,13 @@ class Task:
     # -- rows and chunks ------------------------------------------------------------------------------------
 
     def batched(
-        self, count: int, work: Callable[[int, int], T], *, size: Any = "auto", kind: str = "forward"
+        self,
+        count: int,
+        work: Callable[[int, int], T],
+        *,
+        size: Any = "auto",
+        kind: str = "forward",
+        first: int = 0,
     ) -> Iterator[tuple[int, int, T]]:
         """Do work on ``count`` rows in chunks; yields ``(start, stop, result)`` in order.
 
@@ -261,6 +251,9 @@ class Task:
             and remembers. Out of memory halves it either way.
         kind : str
             Names what is run, for the memory of sizes.
+        first : int
+            After how many rows there is something to see, where somebody watches: a chunk ends there. Until
+            then, and where it is 0, chunks have at most a tenth of the rows.
 
         Raises
         ------
@@ -269,16 +262,21 @@ class Task:
         """
         if size not in ("auto", None) and (type(size) is not int or size < 1):
             raise InputError(f"The size of a chunk is a whole number of rows, or 'auto', not {size!r}.")
-        key = (kind, *(tuple(x.shape[1:]) for x in self.inputs))
-        chunks = _Chunks(size if type(size) is int else None, self._sizes.get(key), count)
-        start = 0
+        known = self._sizes.of((kind, *(tuple(x.shape[1:]) for x in self.inputs)))
+        early = max(1, count // 10) if self.watched else None
+        chunks = Chunks(known, size if type(size) is int else None, early)
+        on_cuda, start = self.inputs[0].is_cuda, 0
+        # Of a processor that others use too, the time that was ours tells more than that on the wall.
+        clock = time.thread_time if self.inputs[0].device.type == "cpu" else time.perf_counter
         while start < count:
             self.check()
             stop = min(count, start + chunks.size)
-            began = time.perf_counter()
+            if self.watched and start < first < stop:
+                stop = first
+            began = clock()
             try:
                 result = work(start, stop)
-                if self.inputs[0].is_cuda:
+                if on_cuda:
                     torch.cuda.synchronize(self.inputs[0].device)
             except (torch.OutOfMemoryError, OutOfMemoryError) as error:
                 if not chunks.halve():
@@ -286,11 +284,10 @@ class Task:
                         f"Not even one sample of {tuple(self.inputs[0].shape[1:])} fits into the memory.",
                         hint="Use a smaller input, or a device with more memory.",
                     ) from error
-                if self.inputs[0].is_cuda:
+                if on_cuda:
                     torch.cuda.empty_cache()
                 continue
-            chunks.took(stop - start, time.perf_counter() - began)
-            self._sizes.set(key, chunks.best)
+            chunks.took(stop - start, clock() - began)
             yield start, stop, result
             start = stop
 
@@ -417,40 +414,3 @@ class Task:
         path, value = next(iter(found.items()))
         self.inputs = (value,)
         return path
-
-
-class _Chunks:
-    """The size of the next chunk, from how long the last ones took."""
-
-    def __init__(self, fixed: int | None, known: int, count: int) -> None:
-        self._fixed = fixed
-        # The first answer should come early: at most a tenth of the work.
-        first = min(known, max(1, count // 10))
-        self.size = fixed or first
-        self.best = fixed or known
-        self._per_row: dict[int, float] = {}
-        self._ceiling = _LARGEST
-
-    def took(self, rows: int, seconds: float) -> None:
-        """Learn from a chunk."""
-        if self._fixed is not None or rows < self.size:
-            return
-        each = seconds / rows
-        self._per_row[rows] = min(each, self._per_row.get(rows, each))
-        sizes = sorted(self._per_row)
-        self.best = sizes[0]
-        for size in sizes[1:]:
-            if self._per_row[size] <= _WORTH * self._per_row[self.best]:
-                self.best = size
-        larger = 2 * max(self._per_row)
-        grows = self.best == max(self._per_row) and larger <= self._ceiling
-        self.size = larger if grows and larger * self._per_row[self.best] <= _CHUNK_SECONDS else self.best
-
-    def halve(self) -> bool:
-        """Go on with half as many rows after running out of memory; False where it was one row."""
-        if self.size <= 1:
-            return False
-        self.size = self.best = self._ceiling = max(1, self.size // 2)
-        if self._fixed is not None:
-            self._fixed = self.size
-        return True
