@@ -5,6 +5,7 @@ import { describe, expect, it } from "vitest";
 import { title } from "../src/explain/ExplainCard";
 import { Explaining, FIRST } from "../src/explain/explaining";
 import { byteOf, type FloatMap, grayOf, overlayWords, reachOf, valueAt } from "../src/explain/floatMap";
+import { FIRST_METRICS, Judging } from "../src/explain/judging";
 import { NOTHING_SELECTED, type Run, type Synced } from "../src/state/synced";
 
 const map = (values: number[], width: number): FloatMap => ({
@@ -110,8 +111,9 @@ function bench() {
       if (op === "methods") resolve({ meta: { methods: METHODS }, arrays: {} });
     });
   const explaining = new Explaining(synced, ask as ConstructorParameters<typeof Explaining>[1]);
+  const judging = new Judging(explaining, ask as ConstructorParameters<typeof Judging>[1]);
   const attributes = () => asked.filter(({ op }) => op === "attribute");
-  return { explaining, asked, attributes, run, synced };
+  return { explaining, judging, asked, attributes, run, synced };
 }
 
 const settled = () => new Promise((resolve) => setTimeout(resolve, 0));
@@ -222,6 +224,64 @@ describe("the page of attributions", () => {
     explaining.again(wish);
     expect(attributes().length).toBe(count + 1);
     expect(explaining.card(wish).value.state).toBe("running");
+    end();
+  });
+});
+
+describe("how far to trust them", () => {
+  async function opened() {
+    const { explaining, judging, asked, attributes } = bench();
+    const ends = [explaining.follow(), judging.follow()];
+    await settled();
+    judging.open.value = true;
+    const finish = async () => {
+      for (const one of attributes()) one.resolve({});
+      await settled();
+    };
+    const judged = () => asked.filter(({ op }) => op === "judge");
+    return { explaining, judging, judged, finish, end: () => ends.map((end) => end()) };
+  }
+
+  const table = (alike: number[]) => ({
+    rows: [],
+    notes: [],
+    progress: 1,
+    curves: { parameter_randomisation: { k: { x: alike.map((_, i) => i), y: alike } } },
+  });
+
+  it("is asked when all maps are there, about all of them", async () => {
+    const { explaining, judged, finish, end } = await opened();
+    expect(judged()).toHaveLength(0);
+    await finish();
+    expect(judged()).toHaveLength(1);
+    expect(judged()[0]?.params.keys).toEqual(explaining.wishes.value.map(({ key }) => key));
+    expect(judged()[0]?.params.metrics).toEqual(FIRST_METRICS);
+    end();
+  });
+
+  it("is asked anew for other metrics or other maps, and the old question is cancelled", async () => {
+    const { explaining, judging, judged, finish, end } = await opened();
+    await finish();
+    judging.toggle("agreement");
+    expect(judged().map(({ options }) => options.signal.aborted)).toEqual([true, false]);
+    explaining.toggle("saliency");
+    expect(judged()).toHaveLength(3);
+    expect(judged()[2]?.params.keys).toHaveLength(FIRST.length - 1);
+    explaining.compare.value = "classes";
+    expect(judged()[2]?.options.signal.aborted).toBe(true);
+    end();
+  });
+
+  it("calls a map of the input what stays alike through the later half of the cascade", async () => {
+    const { judging, judged, finish, end } = await opened();
+    expect(judging.sanityOf("k")).toBeNull();
+    await finish();
+    judged()[0]?.options.onChunk({ meta: table([0.9, 0.8, 0.1, -0.1, 0.3]) });
+    expect(judging.sanityOf("k")).toBeCloseTo(0.1);
+    judged()[0]?.resolve({ meta: table([1, 1, 1]) });
+    await settled();
+    expect(judging.sanityOf("k")).toBe(1);
+    expect(judging.running.value).toBe(false);
     end();
   });
 });

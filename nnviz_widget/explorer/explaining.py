@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nnviz_widget.engine.attribution.result import Attribution
+    from nnviz_widget.engine.metrics.evaluation import Evaluation
     from nnviz_widget.explorer.exploration import Exploration
     from nnviz_widget.explorer.replies import Question, Stream
 
@@ -171,6 +172,59 @@ def _baseline_picture(exploration: Exploration, question: Question) -> Reply:
     return Reply({"rgb": picture.rgb}, {"low": low, "high": high})
 
 
+def _metrics(exploration: Exploration, _: Question) -> Reply:
+    told = [
+        {"name": info.name, "description": info.description, "better": info.better, "values": info.values}
+        for info in exploration.engine.metrics().values()
+        if not info.needs_mask
+    ]
+    return Reply(meta={"metrics": told})
+
+
+def _judge(exploration: Exploration, question: Question) -> Stream:
+    """Fill a table that says how far to trust what is shown."""
+    keys = params.names(question.p, "keys", _KEPT)
+    metrics = params.names(question.p, "metrics", 32)
+    if not keys or not metrics:
+        raise InputError("A table needs attributions and metrics.")
+    shown = {key: exploration.shelf.get(key)[1] for key in keys}
+    tables = exploration.engine.stream_evaluate(shown, metrics)
+    said = float("-inf")
+    found: Evaluation | None = None
+    try:
+        while True:
+            part = tables.step(question.token)
+            if part is None:
+                break
+            found = part
+            now = time.perf_counter()
+            if found.progress < 1 and now - said >= _PART_SECONDS:
+                said = now
+                yield Reply(meta=_table(found))
+            else:
+                yield None
+    finally:
+        tables.close()
+    assert found is not None
+    return Reply(meta=_table(found))
+
+
+def _table(found: Evaluation) -> dict[str, Any]:
+    rows = [
+        {
+            "name": row["name"],
+            "control": row["control"],
+            "values": {info.name: row[info.name] for info in found.metrics},
+        }
+        for row in found.rows
+    ]
+    curves = {
+        name: {row: {"x": list(map(float, c.x)), "y": list(map(float, c.y))} for row, c in of.items()}
+        for name, of in found.curves.items()
+    }
+    return {"rows": rows, "curves": curves, "notes": list(found.notes), "progress": found.progress}
+
+
 def _shown(info: MethodInfo, found: Attribution) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Return an attribution as two maps, and what to tell of it."""
     signed, magnitude = flat_maps(found.tensors[0][0], one=info.family == "cam")
@@ -242,5 +296,7 @@ EXPLAINING: Mapping[str, Any] = {
     "methods": _methods,
     "attribute": _attribute,
     "baseline": _baseline_picture,
+    "metrics": _metrics,
+    "judge": _judge,
     "attribution_file": _file,
 }

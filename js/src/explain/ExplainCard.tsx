@@ -6,6 +6,7 @@ import type { InputImage } from "../state/data";
 import type { Store } from "../state/store";
 import type { Card, Explaining, Wish } from "./explaining";
 import { type FloatMap, grayOf, overlayWords, reachOf, valueAt } from "./floatMap";
+import { type Judging, UNMOVED } from "./judging";
 
 /** Below this share of the whole change, what is missing is no matter. */
 const COMPLETE = 0.05;
@@ -33,12 +34,13 @@ export function title(name: string): string {
 interface Props {
   store: Store;
   explaining: Explaining;
+  judging: Judging;
   wish: Wish;
   /** How far the colours reach, where all cards share it. */
   reach: number | null;
 }
 
-export function ExplainCard({ store, explaining, wish, reach }: Props) {
+export function ExplainCard({ store, explaining, judging, wish, reach }: Props) {
   const card = explaining.card(wish).value;
   const map = explaining.sign.value === "signed" ? card.signed : card.magnitude;
   const own = map ? reachOf(map, explaining.clip.value) : 0;
@@ -73,7 +75,7 @@ export function ExplainCard({ store, explaining, wish, reach }: Props) {
           {card.error.message} {card.error.hint}
         </p>
       ) : (
-        <Facts card={card} reach={reach ?? own} explaining={explaining} />
+        <Facts card={card} reach={reach ?? own} explaining={explaining} judging={judging} />
       )}
     </figure>
   );
@@ -93,7 +95,14 @@ function className(store: Store, index: number): string {
   return known?.name ?? info.value?.class_names?.[index] ?? `class ${index}`;
 }
 
-function Facts({ card, reach, explaining }: { card: Card; reach: number; explaining: Explaining }) {
+interface FactsProps {
+  card: Card;
+  reach: number;
+  explaining: Explaining;
+  judging: Judging;
+}
+
+function Facts({ card, reach, explaining, judging }: FactsProps) {
   const { meta, state } = card;
   if (!meta) return <p class="nn-explain-facts nn-soft">{state === "stopped" ? "stopped" : "computing …"}</p>;
   const left = state === "running" && meta.left > 0.1 ? ` · ${milliseconds(1000 * meta.left)} left` : "";
@@ -116,6 +125,7 @@ function Facts({ card, reach, explaining }: { card: Card; reach: number; explain
         {state === "running" ? `${percent(meta.progress)}${left}` : milliseconds(1000 * meta.seconds)}
         {` · ${meta.forward} F${meta.backward > 0 ? ` + ${meta.backward} B` : ""}`}
       </p>
+      <Sanity alike={judging.sanityOf(card.wish.key)} />
       <PlaceValue card={card} explaining={explaining} />
       {!meta.consistent && <p class="nn-explain-caution">The weights changed while this was computed.</p>}
       {meta.cautions.map((text) => (
@@ -138,6 +148,22 @@ function Completeness({ delta, change }: { delta?: number; change?: number }) {
     <span class="nn-badge" data-tone={good ? "good" : "warn"} title={told} data-role="completeness">
       {good ? `complete, ${percent(share)} off` : `${percent(share)} missing`}
     </span>
+  );
+}
+
+/** Whether the map changes when the network forgets what it learned. */
+function Sanity({ alike }: { alike: number | null }) {
+  if (alike === null) return null;
+  const good = Math.abs(alike) < UNMOVED;
+  return (
+    <p
+      class="nn-explain-facts"
+      title={`rank correlation with the map of the same network with random weights: ${withSign(alike)}`}
+    >
+      <span class="nn-badge" data-tone={good ? "good" : "warn"} data-role="sanity">
+        {good ? "sees what was learned" : "looks alike on a network that knows nothing"}
+      </span>
+    </p>
   );
 }
 

@@ -7,8 +7,10 @@ import { short } from "../maps/format";
 import { Segments } from "../maps/Segments";
 import type { Store } from "../state/store";
 import { ExplainCard, title } from "./ExplainCard";
-import { BASELINES, type Compare, Explaining, NUMBER, type Scale, type Sign } from "./explaining";
+import { type Ask, BASELINES, type Compare, Explaining, NUMBER, type Scale, type Sign } from "./explaining";
 import { reachOf } from "./floatMap";
+import { JudgeTable } from "./JudgeTable";
+import { Judging } from "./judging";
 
 const COMPARE: [Compare, string][] = [
   ["methods", "methods"],
@@ -30,24 +32,29 @@ const FILES: ["npz" | "png" | "svg", string][] = [
 ];
 
 /** What was chosen on the page of each view, while that view lives. */
-const kept = new WeakMap<Store, Explaining>();
+const kept = new WeakMap<Store, { explaining: Explaining; judging: Judging }>();
 
-function explainingOf(store: Store): Explaining {
-  let explaining = kept.get(store);
-  if (!explaining) {
-    explaining = new Explaining(store.synced, (op, params, options) => store.request(op, params, options));
-    kept.set(store, explaining);
+function keptOf(store: Store): { explaining: Explaining; judging: Judging } {
+  let both = kept.get(store);
+  if (!both) {
+    const ask: Ask = (op, params, options) => store.request(op, params, options);
+    const explaining = new Explaining(store.synced, ask);
+    both = { explaining, judging: new Judging(explaining, ask) };
+    kept.set(store, both);
   }
-  return explaining;
+  return both;
 }
 
 export function ExplainPanel({ store }: { store: Store }) {
-  const explaining = explainingOf(store);
+  const { explaining, judging } = keptOf(store);
   const box = useRef<HTMLElement>(null);
   useLayoutEffect(() => {
     box.current?.focus();
-    return explaining.follow();
-  }, [explaining]);
+    const ends = [explaining.follow(), judging.follow()];
+    return () => {
+      for (const end of ends) end();
+    };
+  }, [explaining, judging]);
   const reach = useComputed(() => sharedReach(explaining)).value;
   const wishes = explaining.wishes.value;
   return (
@@ -70,10 +77,18 @@ export function ExplainPanel({ store }: { store: Store }) {
         {explaining.compare.value === "methods" && <MethodChips explaining={explaining} />}
         <div class="nn-explain-grid">
           {wishes.map((wish) => (
-            <ExplainCard key={wish.key} store={store} explaining={explaining} wish={wish} reach={reach} />
+            <ExplainCard
+              key={wish.key}
+              store={store}
+              explaining={explaining}
+              judging={judging}
+              wish={wish}
+              reach={reach}
+            />
           ))}
         </div>
         {wishes.length === 0 && <p class="nn-soft">Choose a method above.</p>}
+        {explaining.compare.value === "methods" && wishes.length > 0 && <JudgeTable judging={judging} />}
       </div>
     </section>
   );
@@ -362,24 +377,60 @@ function Slider({ label, at, low, high, step, unit }: SliderProps) {
   );
 }
 
-/** Every method as a switch, by family. */
+const FAMILIES: [string, string][] = [
+  ["gradient", "gradients"],
+  ["path", "on the way from a baseline"],
+  ["cam", "class activation maps"],
+  ["rectified", "rectified gradients"],
+  ["perturbation", "change the input and see"],
+  ["surrogate", "a simpler model"],
+  ["layer", "layers and units"],
+  ["attention", "attention"],
+  ["relevance", "relevance"],
+];
+
+/** The chosen methods, each with a way out, and all others to choose from. */
 function MethodChips({ explaining }: { explaining: Explaining }) {
   const chosen = explaining.chosen.value;
+  const others = explaining.known.value.filter(({ name }) => !chosen.includes(name));
+  const families = [...new Set(others.map(({ family }) => family))];
   return (
     <fieldset class="nn-explain-methods" aria-label="methods">
-      {explaining.known.value.map(({ name, description, cost }) => (
+      {chosen.map((name) => (
         <button
           key={name}
           type="button"
           class="nn-chip"
-          data-method={name}
-          aria-pressed={chosen.includes(name)}
-          title={`${description} Cost: ${cost}.`}
+          data-chosen={name}
+          aria-pressed="true"
+          title={`leave out. ${explaining.info(name)?.description ?? ""}`}
           onClick={() => explaining.toggle(name)}
         >
-          {title(name)}
+          {title(name)} <span aria-hidden="true">×</span>
         </button>
       ))}
+      <select
+        class="nn-explain-add"
+        aria-label="add a method"
+        value=""
+        onChange={(event) => {
+          explaining.toggle(event.currentTarget.value);
+          event.currentTarget.value = "";
+        }}
+      >
+        <option value="">add a method …</option>
+        {families.map((family) => (
+          <optgroup key={family} label={FAMILIES.find(([id]) => id === family)?.[1] ?? family}>
+            {others
+              .filter((method) => method.family === family)
+              .map(({ name, description, cost }) => (
+                <option key={name} value={name} title={`${description} Cost: ${cost}.`}>
+                  {title(name)}
+                </option>
+              ))}
+          </optgroup>
+        ))}
+      </select>
     </fieldset>
   );
 }

@@ -42,7 +42,7 @@ export interface Card {
   error: { message: string; hint?: string } | null;
 }
 
-type Ask = <K extends Operation>(
+export type Ask = <K extends Operation>(
   op: K,
   params: Operations[K]["params"],
   options?: RequestOptions<K>,

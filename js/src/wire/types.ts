@@ -142,6 +142,22 @@ export interface TokenGrid {
   skip: number;
 }
 
+/** What says how far to trust an attribution. */
+export interface Metric {
+  name: string;
+  description: string;
+  better: "higher" | "lower" | "";
+  values: string;
+}
+
+export interface Table {
+  /** Named as in the question; two that know nothing of the model are controls. */
+  rows: { name: string; control: boolean; values: Record<string, number | null> }[];
+  curves: Record<string, Record<string, { x: number[]; y: number[] }>>;
+  notes: string[];
+  progress: number;
+}
+
 /** A method of attribution. */
 export interface Method {
   name: string;
@@ -299,6 +315,10 @@ export interface Operations {
     arrays: { rgb: Uint8Array };
     meta: { low: number; high: number };
   };
+  /** Every metric that needs no knowledge of where the object is. */
+  metrics: { params: Record<string, never>; arrays: None; meta: { metrics: Metric[] } };
+  /** A table that says how far to trust what the kernel keeps, as it fills up. */
+  judge: { params: { keys: string[]; metrics: string[] }; arrays: None; meta: Table };
   /** Attributions that the kernel keeps, as one file. */
   attribution_file: {
     params: { kind: "npz" | "png" | "svg"; keys: string[] };
