@@ -264,6 +264,30 @@ export function ushape(depth = 3, nested = false): Graph {
   return d.done();
 }
 
+/** An encoder that returns all its sizes, and a decoder that reads them, each a module of its own. */
+export function encoderDecoder(sizes = 4): Graph {
+  const d = new Draft("U");
+  const shape = (level: number): Shape => [1, 8 * 2 ** level, 64 / 2 ** level, 64 / 2 ** level];
+  let x = d.input([1, 3, 64, 64]);
+  const kept: string[] = [];
+  d.group("encoder", "AnEncoderWithAVeryLongName", () => {
+    for (let at = 0; at < sizes; at++) {
+      x = d.group(`stage${at}`, "Stage", () => d.op("relu", [d.module("conv", "Conv2d", x, shape(at))]));
+      kept.push(x);
+    }
+  });
+  d.group("decoder", "Decoder", () => {
+    for (let at = sizes - 2; at >= 0; at--) {
+      x = d.group(`block${at}`, "Block", () => {
+        const up = d.op("interpolate", [x], shape(at));
+        return d.module("conv", "Conv2d", d.op("cat", [up, kept[at] as string]), shape(at));
+      });
+    }
+  });
+  d.output(d.module("head", "Conv2d", x, [1, 2, 64, 64]));
+  return d.done();
+}
+
 /** Blocks that share a mask, which is made on the side; attention with three branches inside. */
 export function transformer(blocks = 12): Graph {
   const d = new Draft("Transformer");
@@ -382,6 +406,7 @@ export const SAMPLES: Record<string, () => Graph> = {
   unet: () => unet(),
   ushape: () => ushape(),
   "ushape of modules": () => ushape(3, true),
+  "encoder and decoder": () => encoderDecoder(),
   transformer: () => transformer(),
   gpt2: () => gpt2(),
   tangled: () => tangled(),

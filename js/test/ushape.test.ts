@@ -1,8 +1,9 @@
 import { describe, expect, it } from "vitest";
+import { graphOf, releaseGraph } from "../src/graph/controller";
 import { buildHierarchy } from "../src/graph/hierarchy";
 import type { Point } from "../src/graph/layered";
 import { type Direction, type Drawing, type DrawnBox, Layouter } from "../src/graph/layout";
-import { Draft, inception, resnet, transformer, unet, ushape } from "./graphs";
+import { Draft, encoderDecoder, inception, resnet, storeOf, transformer, unet, ushape } from "./graphs";
 
 const draw = (graph = ushape(), open: string[] = [], direction: Direction = "down") =>
   new Layouter(buildHierarchy(graph), direction).draw(new Set(open));
@@ -124,6 +125,56 @@ describe("a U", () => {
     const [before, after] = [box(drawing, "input"), box(drawing, "after")];
     expect(after.x + after.width / 2).toBe(before.x + before.width / 2);
     expect(after.y).toBeGreaterThan(box(drawing, "net").y + box(drawing, "net").height);
+  });
+
+  it.each(["down", "right"] as Direction[])("is made by an encoder and its decoder, both open, %s", (way) => {
+    const drawing = draw(encoderDecoder(), ["encoder", "decoder"], way);
+    for (const level of [0, 1, 2]) {
+      const [down, up] = [`encoder.stage${level}`, `decoder.block${level}`];
+      expect(along(drawing, down)).toBe(along(drawing, up));
+      expect(across(drawing, down)).toBeLessThan(across(drawing, up));
+    }
+    expect(along(drawing, "encoder.stage3")).toBeGreaterThan(along(drawing, "decoder.block2"));
+    expect(skipsOf(drawing).every(({ points }) => points.length === 2)).toBe(true);
+    for (const id of ["encoder", "decoder"]) {
+      const frame = box(drawing, id);
+      expect(frame.open).toBe(true);
+      for (const { item, x, y, width, height } of drawing.boxes.filter((one) => one.item.parent?.id === id)) {
+        expect(x, item.id).toBeGreaterThanOrEqual(frame.x);
+        expect(y, item.id).toBeGreaterThanOrEqual(frame.y + 30);
+        expect(x + width).toBeLessThanOrEqual(frame.x + frame.width);
+        expect(y + height).toBeLessThanOrEqual(frame.y + frame.height);
+      }
+    }
+    const [a, b] = [box(drawing, "encoder"), box(drawing, "decoder")];
+    expect(a.x + a.width < b.x || a.y + a.height < b.y).toBe(true);
+  });
+
+  it("draws no line behind the title of a frame", () => {
+    const drawing = draw(encoderDecoder(), ["encoder", "decoder"]);
+    const { x, y } = box(drawing, "encoder");
+    for (const { points } of drawing.segments) {
+      const ys = points.filter(([px]) => px > x && px < x + 200).map(([, py]) => py);
+      expect(ys.length > 0 && Math.min(...ys) < y + 1 && Math.max(...ys) > y + 29).toBe(false);
+    }
+  });
+
+  it("stands where it stood when something in it opens", () => {
+    const store = storeOf(ushape(4, true)).store;
+    const graph = graphOf(store);
+    graph.resized({ width: 900, height: 600 });
+    for (const id of ["down2", "up1", "middle"]) {
+      const before = graph.rectOf(graph.boxOf(id) as DrawnBox);
+      graph.toggle(id);
+      const after = graph.rectOf(graph.boxOf(id) as DrawnBox);
+      const grown = after.x + after.width / 2 - (before.x + before.width / 2);
+      expect(Math.abs(grown), id).toBeLessThan(Math.max(41, (after.width - before.width) / 2 + 1));
+      expect(after.y, id).toBe(before.y);
+      const drawing = graph.drawing.peek() as Drawing;
+      for (const level of [0, 3])
+        expect(along(drawing, `down${level}`)).toBeCloseTo(along(drawing, `up${level}`), 0);
+    }
+    releaseGraph(store);
   });
 
   it("is not seen where skips do not change their size, or lie one after the other", () => {

@@ -4,12 +4,13 @@
 //
 // A drawing from left to right is one from top to bottom of cards that lie on their sides, turned at the very end.
 
-import type { Shape } from "../state/synced";
-import { closedBox, HEADER, OPEN_MIN_WIDTH, PAD_BOTTOM, PAD_X } from "./cards";
-import { type Hierarchy, type Item, isOpen, type Level, type Open } from "./hierarchy";
+import { HEADER, OPEN_MIN_WIDTH, PAD_BOTTOM, PAD_X } from "./cards";
+import { behind, straighten, titleIn, titleWidth, type Zone } from "./frames";
+import { type Hierarchy, type Item, isOpen, type LevelEdge, type Open } from "./hierarchy";
+import { levelInput, openBox } from "./inside";
 import type { Point } from "./layered";
-import { type LevelBox, type LevelLayout, type LevelWire, layoutLevel } from "./level";
-import { formOf, hintOf, nameOf, timesWords } from "./words";
+import { type LevelInput, type LevelLayout, layoutFramed, layoutLevel } from "./level";
+import { type Spliced, splice } from "./splice";
 
 /** Where the network runs to. */
 export type Direction = "down" | "right";
@@ -53,16 +54,19 @@ export interface Drawing {
 
 type Parts = Pick<Drawing, "boxes" | "segments" | "rails">;
 
-interface GroupLayout {
+export interface GroupLayout {
   key: string;
   width: number;
   height: number;
   level: LevelLayout;
   /** Where what the level draws begins inside the group's box. */
   offset: Point;
-  inner: (GroupLayout | null)[];
+  plan: Plan;
   narrow: boolean[];
 }
+
+/** What a level draws: its children, or in place of two of them what these hold. */
+export type Plan = Spliced<GroupLayout>;
 
 export class Layouter {
   private readonly known = new Map<Item, GroupLayout>();
@@ -106,39 +110,17 @@ export class Layouter {
   }
 
   private lay(item: Item, key: string, inner: (GroupLayout | null)[]): GroupLayout {
-    const { children, level } = item;
-    const right = this.direction === "right";
-    const entries = level.entries.length;
-    const narrow = children.map(() => false);
-    // The level counts its entries first, then the children, then its exits.
-    const vertex = (end: number) =>
-      end < children.length ? end + entries : end < children.length + entries ? end - children.length : end;
-    const box = (at: number, slender: boolean): LevelBox => {
-      const child = children[at - entries];
-      if (!child) return { kind: "port", width: 0, height: 0, inX: 0, outX: 0 };
-      narrow[at - entries] = slender || right;
-      const layout = inner[at - entries];
-      if (layout) return openBox(child, layout);
-      return right ? onItsSide(closedBox(child, true)) : closedBox(child, slender);
-    };
-    const wires = level.edges.map((edge): LevelWire => {
-      const [from, to] = [inner[edge.source], inner[edge.target]];
-      return {
-        source: vertex(edge.source),
-        target: vertex(edge.target),
-        outX: from ? portX(children[edge.source] as Item, from, "exits", edge.producer) : undefined,
-        inX: to ? portX(children[edge.target] as Item, to, "entries", edge.producer) : undefined,
-        size: sizeOf(this.hierarchy.edges[edge.raw[0] ?? -1]?.shape),
-      };
-    });
-    const laid = layoutLevel({
-      count: children.length + entries + level.exits.length,
-      box,
-      weight: (at) => weightOf(children[at - entries]),
-      wires,
-      beside: besides(children, level, entries, inner),
-    });
-    if (item.parent) straighten(laid, entries, entries + children.length, level.exits.length);
+    const plain: Plan = { children: [...item.children], inner, edges: item.level.edges, frames: [] };
+    const spliced = splice(item, inner, (layout) => layout.plan.inner);
+    const narrow: boolean[] = [];
+    let plan = plain;
+    let laid: LevelLayout | null = null;
+    if (spliced && spliced.children.length === spliced.inner.length) {
+      laid = this.framed(item, spliced, narrow);
+      if (laid) plan = spliced;
+    }
+    laid ??= layoutLevel(this.level(item, plain, narrow));
+    if (item.parent) straighten(laid, item);
     const { left, ends, top, bottom, least } = this.frame(item, laid);
     const width = Math.max(least, laid.width + ends);
     return {
@@ -147,9 +129,29 @@ export class Layouter {
       height: top + laid.height + bottom,
       level: laid,
       offset: [left ?? (width - laid.width) / 2, top],
-      inner,
+      plan,
       narrow,
     };
+  }
+
+  private level(item: Item, plan: Plan, narrow: boolean[]): LevelInput {
+    return levelInput(item, plan, narrow, this.direction, this.hierarchy.edges);
+  }
+
+  /** An encoder and its decoder as one U, in frames that have room for their headers. */
+  private framed(item: Item, plan: Plan, narrow: boolean[]): LevelLayout | null {
+    const entries = item.level.entries.length;
+    const right = this.direction === "right";
+    const pad = PAD_X;
+    const margin = right
+      ? { left: HEADER, right: pad, top: pad, bottom: pad }
+      : { left: pad, right: pad, top: HEADER + 6, bottom: pad };
+    const frames = plan.frames.map(({ members }) => members.map((member) => member + entries));
+    const laid = layoutFramed(this.level(item, plan, narrow), frames, margin);
+    // Ports keep the numbers that the level of the item has.
+    const shift = plan.children.length - item.children.length;
+    if (laid) laid.ports = new Map([...laid.ports].map(([at, way]) => [at < entries ? at : at - shift, way]));
+    return laid;
   }
 
   /** What an open group keeps free around what it holds: its header is above it, however the network runs. */
@@ -169,13 +171,22 @@ export class Layouter {
 
   /** What runs upwards is laid out as what runs down, and turned upside down here; headers stay on top. */
   private flatten(item: Item, layout: GroupLayout, [x, y]: Point, out: Parts, rising: boolean): void {
-    const { level, inner } = layout;
-    const { children } = item;
+    const { level, plan } = layout;
+    const { children, inner, edges } = plan;
     const entries = item.level.entries.length;
     const [left, top] = [x + layout.offset[0], y + layout.offset[1]];
     const down = (py: number) => top + (rising ? level.height - py : py);
     const shift = (points: readonly Point[]): Point[] => points.map(([px, py]) => [px + left, down(py)]);
 
+    const titles: Zone[] = [];
+    plan.frames.forEach(({ item: group }, at) => {
+      const { x: fx, y: fy, width, height } = level.frames[at] as LevelLayout["frames"][number];
+      const place: Point = [left + fx, down(fy) - (rising ? height : 0)];
+      const spine = place[0] + width / 2;
+      const frame = { x: place[0], y: place[1], width, height, spine };
+      out.boxes.push({ item: group, ...frame, open: true, narrow: false });
+      if (this.direction === "down") titles.push(titleIn(group, frame));
+    });
     children.forEach((child, at) => {
       const box = level.boxes[at + entries] as LevelLayout["boxes"][number];
       const place: Point = [left + box.x, down(box.y) - (rising ? box.height : 0)];
@@ -198,7 +209,7 @@ export class Layouter {
 
     const drawn = new Map<string, Segment>();
     for (const route of level.routes) {
-      const edge = item.level.edges[route.wire] as Level["edges"][number];
+      const edge = edges[route.wire] as LevelEdge;
       const points = shift(route.points);
       // Several tensors on one way are one line.
       const same = points.join(";");
@@ -208,9 +219,10 @@ export class Layouter {
         continue;
       }
       const target = children[edge.target];
+      const [before, after] = behind(points, titles);
       const segment: Segment = {
         key: `${item.id}|${edge.source}>${edge.target}>${edge.producer}`,
-        points,
+        points: after ?? points,
         kind: route.kind,
         bundled: route.bundled,
         from: children[edge.source] ?? null,
@@ -218,6 +230,8 @@ export class Layouter {
         raw: [...edge.raw],
       };
       drawn.set(same, segment);
+      if (before && after)
+        out.segments.push({ ...segment, key: `${segment.key}|0`, points: before, arrow: false });
       out.segments.push(segment);
     }
     level.rails.forEach((rail, at) => {
@@ -270,21 +284,6 @@ export class Layouter {
   }
 }
 
-/** The extent of a tensor without its batch and its channels; of a row of features, how many there are. */
-function sizeOf(shape: Shape | undefined): string {
-  return (shape ?? []).slice((shape ?? []).length > 2 ? 2 : 1).join();
-}
-
-/** How much of what the network does is in an item: plumbing and what hands its input on are nothing. */
-function weightOf(item: Item | undefined): number {
-  return !item || item.kind === "tray" || item.node?.status === "identity" ? 0 : item.leaves;
-}
-
-/** A box as it is laid out where the network runs to the right: its width is how far that runs. */
-function onItsSide({ kind, width, height }: LevelBox): LevelBox {
-  return { kind, width: height, height: width, inX: height / 2, outX: height / 2 };
-}
-
 function turned({ boxes, segments, rails }: Parts): Parts {
   const turn = (points: readonly Point[]): Point[] => points.map(([x, y]) => [y, x]);
   return {
@@ -294,90 +293,8 @@ function turned({ boxes, segments, rails }: Parts): Parts {
   };
 }
 
-/**
- * A group with one way in and one way out keeps them in one column, so that it stands straight in the chain that
- * it is part of; inside, the edge goes over to where it is needed.
- */
-function straighten(laid: LevelLayout, entries: number, exit: number, exits: number): void {
-  const [inner, outer] = [laid.ports.get(0), laid.ports.get(exit)];
-  if (entries !== 1 || exits !== 1 || !inner || !outer) return;
-  const from = (inner[0] as Point)[0];
-  const to = (outer[outer.length - 1] as Point)[0];
-  if (Math.abs(from - to) < 1) return;
-  if (laid.rising.size > 0) {
-    // A U is left under where it was entered.
-    const y = laid.height + SHIFT / 2;
-    laid.ports.set(exit, [...outer.slice(0, -1), [to, y], [from, y], [from, y + SHIFT / 2]]);
-    laid.height += SHIFT;
-    return;
-  }
-  laid.height += SHIFT;
-  for (const box of laid.boxes) box.y += SHIFT;
-  const lower = (points: readonly Point[]): Point[] => points.map(([x, y]) => [x, y + SHIFT]);
-  for (const route of laid.routes) route.points = lower(route.points);
-  for (const rail of laid.rails) rail.points = lower(rail.points);
-  for (const [at, way] of laid.ports) laid.ports.set(at, lower(way));
-  laid.ports.set(0, [[to, 0], [to, 8], [from, 8], ...lower(inner)]);
-}
-
-const SHIFT = 16;
 /** What the button takes at the right end of a header. */
 const TOGGLE = 30;
-
-function openBox(item: Item, layout: GroupLayout): LevelBox {
-  const { width, height } = layout;
-  const [entry, exit] = [item.level.entries.at(-1), item.level.exits[0]];
-  const out = exit === undefined ? undefined : portX(item, layout, "exits", exit);
-  const into = entry === undefined ? undefined : portX(item, layout, "entries", entry);
-  // What comes below lines up with the exit; edges find the entries by themselves.
-  const spine = out ?? into ?? width / 2;
-  return { kind: "open", width, height, inX: spine, outX: spine };
-}
-
-function portX(
-  item: Item,
-  layout: GroupLayout,
-  side: "entries" | "exits",
-  producer: string,
-): number | undefined {
-  const { entries, exits } = item.level;
-  const ports = side === "entries" ? entries : exits;
-  if (ports.length === 0) return undefined;
-  const at =
-    Math.max(0, ports.indexOf(producer)) + (side === "exits" ? entries.length + item.children.length : 0);
-  const way = layout.level.ports.get(at);
-  const point = side === "entries" ? way?.[0] : way?.[way.length - 1];
-  return point ? point[0] + layout.offset[0] : undefined;
-}
-
-/** Constants that only one child uses stand beside it, unless that is open: its entries are on its top. */
-function besides(
-  children: readonly Item[],
-  level: Level,
-  entries: number,
-  inner: readonly (GroupLayout | null)[],
-): Map<number, number> {
-  const out = new Map<number, number>();
-  children.forEach((child, at) => {
-    if (formOf(child) !== "constant") return;
-    const uses = new Set(level.edges.filter((edge) => edge.source === at).map((edge) => edge.target));
-    const [use] = uses;
-    if (
-      uses.size === 1 &&
-      use !== undefined &&
-      use < children.length &&
-      !inner[use] &&
-      formOf(children[use] as Item) !== "constant"
-    )
-      out.set(at + entries, use + entries);
-  });
-  return out;
-}
-
-/** Roughly, on the safe side: fonts differ. */
-function titleWidth(item: Item): number {
-  return 24 + 8.5 * nameOf(item).length + 7.5 * hintOf(item).length + 8 * timesWords(item).length;
-}
 
 /** What is open in an item, as a word: equal words, equal layouts. */
 function openInside(item: Item, open: Open): string {

@@ -5,11 +5,12 @@
 // Pure geometry. A level knows the boxes of its children (a closed card or an open group with entries and exits),
 // not what is in them.
 
+import { layoutU } from "./arms";
 import { LaneWays } from "./lanes";
 import type { Point } from "./layered";
 import { Placing } from "./placing";
 import { Structure } from "./structure";
-import { layoutU, readU } from "./ushape";
+import { readU, withFrames } from "./ushape";
 import { Ways } from "./ways";
 
 /** What a vertex of a level is; it decides gaps and how edges arrive. */
@@ -64,12 +65,36 @@ export interface LevelLayout {
   ports: Map<number, Point[]>;
   /** Vertices in which the network runs upwards: the decoder of a U. */
   rising: ReadonlySet<number>;
+  /** Around the vertices that were to be framed. */
+  frames: Frame[];
+}
+
+export interface Frame {
+  x: number;
+  y: number;
+  width: number;
+  height: number;
+}
+
+/** What a frame keeps free around what is in it. */
+export interface Margin {
+  left: number;
+  right: number;
+  top: number;
+  bottom: number;
 }
 
 export function layoutLevel(input: LevelInput): LevelLayout {
   const level = new Structure(input);
   const shape = readU(level);
   return shape ? layoutU(input, shape, (part) => stacked(new Structure(part))) : stacked(level);
+}
+
+/** A U in whose arms the vertices of two groups stand, each in a frame; null where that is not one. */
+export function layoutFramed(input: LevelInput, frames: number[][], margin: Margin): LevelLayout | null {
+  const whole = readU(new Structure(input));
+  const shape = whole && withFrames(whole, frames);
+  return shape && layoutU(input, shape, (part) => stacked(new Structure(part)), { frames, margin });
 }
 
 function stacked(level: Structure): LevelLayout {
@@ -102,6 +127,7 @@ function stacked(level: Structure): LevelLayout {
     rails: rails.map(({ points, thick }) => ({ points: final(points), thick })),
     ports: new Map([...ports].map(([vertex, points]) => [vertex, final(points)])),
     rising: new Set(),
+    frames: [],
   };
 }
 

@@ -2,11 +2,8 @@
 // are named after. The encoder descends on the left, the decoder rises on the right, what is between them lies at the
 // bottom, and each skip runs straight across from a resolution to the same one.
 //
-// The three parts are levels of their own, laid out as any other; the right one is turned upside down, and both arms
-// are stretched until what belongs together stands side by side.
+// Reading only; arms.ts draws it.
 
-import type { Point } from "./layered";
-import type { LevelBox, LevelInput, LevelLayout, LevelWire, Route } from "./level";
 import type { Element } from "./series";
 import type { Lane, Structure } from "./structure";
 
@@ -18,18 +15,8 @@ export interface UShape {
   skips: number[][];
 }
 
-const ACROSS = 76;
-const BELOW = 26;
-const BELOW_OPEN = 34;
-const UNDER = 10;
-const OVER = 16;
-const ASIDE = 20;
-const LANE = 14;
-const BROAD = 420;
 /** So much more may come after the decoder than came before the encoder. */
 const TAIL_MAX = 6;
-
-// ---------------------------------------------------------------------------------------------------- reading it
 
 export function readU(level: Structure): UShape | null {
   const { elements } = level.stack;
@@ -61,6 +48,22 @@ export function readU(level: Structure): UShape | null {
     skips: nested.map((lane) => lane.targets[0]?.wires ?? []),
   };
   return holdsTogether(shape, level, bounds as Vertex[]) ? shape : null;
+}
+
+/**
+ * The same U if one group is in its left arm and the other in its right one. What is at the bottom stays in the arm of
+ * its group: then one arm reaches deeper, and leads over to the other below both.
+ */
+export function withFrames(shape: UShape, [first, second]: number[][]): UShape | null {
+  const [encoder, decoder] = [new Set(first), new Set(second)];
+  const { down, bottom, up, skips } = shape;
+  const all = (some: number[], group: Set<number>) => some.every((vertex) => group.has(vertex));
+  const none = (some: number[], group: Set<number>) => !some.some((vertex) => group.has(vertex));
+  let whole: UShape | null = null;
+  if (all(bottom, encoder)) whole = { down: [...down, ...bottom], bottom: [], up, skips };
+  else if (all(bottom, decoder)) whole = { down, bottom: [], up: [...bottom, ...up], skips };
+  else if (none(bottom, encoder) && none(bottom, decoder)) whole = shape;
+  return whole && none(whole.down, decoder) && none(whole.up, encoder) ? whole : null;
 }
 
 type Vertex = Element & { kind: "vertex" };
@@ -123,298 +126,4 @@ function holdsTogether({ down, bottom, up, skips }: UShape, level: Structure, bo
     if (from === undefined || to === undefined) return false;
     return from === to || (to === from + 1 && around.has(source) && around.has(target));
   });
-}
-
-// ---------------------------------------------------------------------------------------------------- drawing it
-
-type Plain = (input: LevelInput) => LevelLayout;
-type Placed = LevelLayout["boxes"][number];
-
-/** One part, with its vertices and wires by the numbers that they have on the whole level. */
-interface Part {
-  width: number;
-  height: number;
-  boxes: Map<number, Placed>;
-  routes: Route[];
-  rails: LevelLayout["rails"];
-  ports: Map<number, Point[]>;
-}
-
-export function layoutU(input: LevelInput, shape: UShape, plain: Plain): LevelLayout {
-  const left = partOf(input, shape.down, plain);
-  const right = upsideDown(partOf(input, shape.up, plain));
-  const middle = partOf(input, shape.bottom, plain);
-  const skips = shape.skips.map((wires) => input.wires[wires[0] as number] as LevelWire);
-  levelOut(left, right, skips);
-
-  const [a, b, c, d] = boundsOf(shape, input.wires);
-  const box = (part: Part, vertex: number) => part.boxes.get(vertex) as Placed;
-  const [from, into, out, to] = [box(left, a), box(middle, b), box(middle, c), box(right, d)];
-  // Closed cards at the bottom are met from their sides, and need room there.
-  const sides = into.kind !== "open" && out.kind !== "open" && middle.width <= BROAD;
-  const spine = from.x + from.outX;
-  const room = sides ? middle.width + 2 * ASIDE - (left.width - spine) - (to.x + to.inX) : 0;
-  move(right, left.width + Math.max(ACROSS, room), 0);
-  const far = to.x + to.inX;
-  const centred = (spine + far - middle.width) / 2;
-  // The way up runs beside what is broad, which makes room for it as far as it can.
-  const x = sides ? centred : Math.max(0, Math.min(centred, far - LANE - middle.width));
-  move(middle, x, Math.max(bottomOf(left), bottomOf(right)) + (sides ? BELOW : BELOW_OPEN));
-  const lane = x + middle.width + LANE;
-
-  const routes = [left, middle, right].flatMap((part) => part.routes);
-  input.wires.forEach((wire, at) => {
-    const draw = (points: Point[]) => routes.push({ wire: at, points, kind: "flow", bundled: false });
-    if (wire.source === a && wire.target === b) draw(intoBottom(from, into, wire, sides));
-    else if (wire.source === c && wire.target === d) draw(outOfBottom(out, to, wire, sides, lane, into.y));
-  });
-  for (const at of shape.skips.flat()) {
-    const wire = input.wires[at] as LevelWire;
-    const points = [...leave(box(left, wire.source), wire), ...arrive(box(right, wire.target), wire)];
-    routes.push({ wire: at, points, kind: "skip", bundled: false });
-  }
-  return assemble(input, shape, { left, middle, right, routes });
-}
-
-function intoBottom(from: Placed, into: Placed, wire: LevelWire, sides: boolean): Point[] {
-  const start: Point = [from.x + (wire.outX ?? from.outX), from.y + from.height];
-  const middle = into.y + into.height / 2;
-  if (sides) return [start, [start[0], middle], [into.x, middle]];
-  const x = into.x + (wire.inX ?? into.inX);
-  return [start, [start[0], into.y - OVER], [x, into.y - OVER], [x, into.y]];
-}
-
-/** `lane` is a column on the right of all that is at the bottom, and `top` where that begins. */
-function outOfBottom(
-  out: Placed,
-  to: Placed,
-  wire: LevelWire,
-  sides: boolean,
-  lane: number,
-  top: number,
-): Point[] {
-  const end: Point = [to.x + (wire.inX ?? to.inX), to.y + to.height];
-  const middle = out.y + out.height / 2;
-  if (sides) return [[out.x + out.width, middle], [end[0], middle], end];
-  const [x, y] = [out.x + (wire.outX ?? out.outX), out.y + out.height];
-  const beside = Math.max(end[0], lane);
-  const up: Point[] = [
-    [beside, y + UNDER],
-    [beside, top - OVER],
-    [end[0], top - OVER],
-  ];
-  return [[x, y], [x, y + UNDER], ...up, end];
-}
-
-function boundsOf({ down, bottom, up, skips }: UShape, wires: readonly LevelWire[]) {
-  const [first, second, third] = [down, bottom, up].map((part) => new Set(part)) as [
-    Set<number>,
-    Set<number>,
-    Set<number>,
-  ];
-  const across = new Set(skips.flat());
-  const between = (from: Set<number>, to: Set<number>) =>
-    wires.find((wire, at) => !across.has(at) && from.has(wire.source) && to.has(wire.target)) as LevelWire;
-  const [enter, leave] = [between(first, second), between(second, third)];
-  return [enter.source, enter.target, leave.source, leave.target] as const;
-}
-
-function partOf(input: LevelInput, vertices: readonly number[], plain: Plain): Part {
-  const own = new Map(vertices.map((vertex, at) => [vertex, at]));
-  const inside = [...input.wires.keys()].filter((at) => {
-    const { source, target } = input.wires[at] as LevelWire;
-    return own.has(source) && own.has(target);
-  });
-  const named = (at: number) => vertices[at] as number;
-  const laid = plain({
-    count: vertices.length,
-    box: (at, narrow) => input.box(named(at), narrow),
-    weight: (at) => input.weight(named(at)),
-    wires: inside.map((at) => {
-      const wire = input.wires[at] as LevelWire;
-      return { ...wire, source: own.get(wire.source) as number, target: own.get(wire.target) as number };
-    }),
-    beside: new Map(
-      [...input.beside]
-        .filter(([guest]) => own.has(guest))
-        .map(([guest, host]) => [own.get(guest) as number, own.get(host) as number]),
-    ),
-  });
-  return {
-    width: laid.width,
-    height: laid.height,
-    boxes: new Map(laid.boxes.map((box, at) => [named(at), { ...box }])),
-    routes: laid.routes.map((route) => ({ ...route, wire: inside[route.wire] as number })),
-    rails: laid.rails,
-    ports: new Map([...laid.ports].map(([at, way]) => [named(at), way])),
-  };
-}
-
-function moved(points: readonly Point[], to: (point: Point) => Point): Point[] {
-  return points.map(to);
-}
-
-/** All points of a part somewhere else; boxes are moved by themselves. */
-function each(part: Part, to: (point: Point) => Point): void {
-  for (const route of part.routes) route.points = moved(route.points, to);
-  part.rails = part.rails.map((rail) => ({ ...rail, points: moved(rail.points, to) }));
-  part.ports = new Map([...part.ports].map(([at, way]) => [at, moved(way, to)]));
-}
-
-function move(part: Part, dx: number, dy: number): void {
-  for (const box of part.boxes.values()) {
-    box.x += dx;
-    box.y += dy;
-  }
-  each(part, ([x, y]) => [x + dx, y + dy]);
-}
-
-function upsideDown(part: Part): Part {
-  for (const box of part.boxes.values()) box.y = part.height - box.y - box.height;
-  each(part, ([x, y]) => [x, part.height - y]);
-  return part;
-}
-
-function bottomOf(part: Part): number {
-  return Math.max(...[...part.boxes.values()].map((box) => box.y + box.height));
-}
-
-/** Where a skip runs past what it leaves or reaches: at the middle of a card, under an open group. */
-function heightOf(box: Placed): number {
-  return box.kind === "open" ? box.y + box.height + UNDER : box.y + box.height / 2;
-}
-
-function leave(box: Placed, wire: LevelWire): Point[] {
-  const y = heightOf(box);
-  if (box.kind !== "open") return [[box.x + box.width, y]];
-  const x = box.x + (wire.outX ?? box.outX);
-  return [
-    [x, y - UNDER],
-    [x, y],
-  ];
-}
-
-function arrive(box: Placed, wire: LevelWire): Point[] {
-  const y = heightOf(box);
-  if (box.kind !== "open") return [[box.x, y]];
-  const x = box.x + (wire.inX ?? box.inX);
-  return [
-    [x, y],
-    [x, y - UNDER],
-  ];
-}
-
-// ------------------------------------------------------------------------------------------------- side by side
-
-interface Row {
-  top: number;
-  bottom: number;
-  shift: number;
-}
-
-/** Stretches both arms, from the top down, until the two ends of every skip are at one height. */
-function levelOut(left: Part, right: Part, skips: readonly LevelWire[]): void {
-  const arms = [left, right].map((part) => ({ part, rows: rowsOf(part), past: 0, shift: 0 })) as [Arm, Arm];
-  for (const { source, target } of skips) {
-    const boxes = [left.boxes.get(source), right.boxes.get(target)] as [Placed, Placed];
-    const heights = boxes.map((box, at) => heightOf(box) + (arms[at] as Arm).shift);
-    const common = Math.max(...heights);
-    arms.forEach((arm, at) => {
-      spread(arm, boxes[at] as Placed, common - (heights[at] as number));
-    });
-  }
-  for (const { part, rows, past, shift } of arms) {
-    for (const row of rows.slice(past)) row.shift = shift;
-    stretch(part, rows);
-  }
-}
-
-interface Arm {
-  part: Part;
-  rows: Row[];
-  /** Rows that have their place, and how far the last of them was shifted. */
-  past: number;
-  shift: number;
-}
-
-/** The rows down to a box move by ever more; those above the first skip all by the same. */
-function spread(arm: Arm, box: Placed, more: number): void {
-  const end = arm.rows.findIndex((row) => box.y >= row.top - 0.5 && box.y + box.height <= row.bottom + 0.5);
-  const count = end + 1 - arm.past;
-  for (let at = arm.past; at <= end; at++) {
-    const share = arm.past === 0 ? 1 : (at + 1 - arm.past) / count;
-    (arm.rows[at] as Row).shift = arm.shift + share * more;
-  }
-  arm.past = end + 1;
-  arm.shift += more;
-}
-
-function rowsOf(part: Part): Row[] {
-  const spans = [...part.boxes.values()].map(({ y, height }) => ({ top: y, bottom: y + height, shift: 0 }));
-  const rows: Row[] = [];
-  for (const span of spans.sort((a, b) => a.top - b.top)) {
-    const row = rows[rows.length - 1];
-    if (row && span.top < row.bottom) row.bottom = Math.max(row.bottom, span.bottom);
-    else rows.push(span);
-  }
-  return rows;
-}
-
-function stretch(part: Part, rows: readonly Row[]): void {
-  const to = (y: number): number => {
-    const at = rows.findIndex((row) => y <= row.bottom);
-    const [above, row] = [rows[at - 1], rows[at]];
-    if (!row) return y + (rows[rows.length - 1]?.shift ?? 0);
-    if (!above || y >= row.top) return y + row.shift;
-    const share = (y - above.bottom) / (row.top - above.bottom);
-    return y + above.shift + share * (row.shift - above.shift);
-  };
-  for (const box of part.boxes.values()) {
-    const at = to(box.y + box.height / 2) - box.height / 2;
-    box.y = at;
-  }
-  each(part, ([x, y]) => [x, to(y)]);
-}
-
-// ------------------------------------------------------------------------------------------------- as one level
-
-function assemble(
-  input: LevelInput,
-  shape: UShape,
-  { left, middle, right, routes }: { left: Part; middle: Part; right: Part; routes: Route[] },
-): LevelLayout {
-  const parts = [left, middle, right];
-  const boxes = Array.from({ length: input.count }, (_, at) => {
-    const box = parts.map((part) => part.boxes.get(at)).find(Boolean);
-    return box ?? { ...(input.box(at, false) as LevelBox), x: 0, y: 0 };
-  });
-  const rails = parts.flatMap((part) => part.rails);
-  let width = 0;
-  let height = 0;
-  for (const box of boxes) {
-    width = Math.max(width, box.x + box.width);
-    height = Math.max(height, box.y + box.height);
-  }
-  for (const [x, y] of [...routes, ...rails].flatMap((route) => route.points)) {
-    width = Math.max(width, x);
-    height = Math.max(height, y);
-  }
-  const ports = new Map<number, Point[]>();
-  for (const [at, way] of left.ports) ports.set(at, [[(way[0] as Point)[0], 0], ...way]);
-  // An exit is at the top of the decoder, and goes around it to where a group is left.
-  for (const [at, way] of right.ports) {
-    const [x] = way[way.length - 1] as Point;
-    const y = Math.max(2, (way[way.length - 1] as Point)[1]);
-    width += LANE;
-    ports.set(at, [...way.slice(0, -1), [x, y], [width, y], [width, height]]);
-  }
-  return {
-    width: Math.ceil(width),
-    height: Math.ceil(height),
-    boxes,
-    routes,
-    rails,
-    ports,
-    rising: new Set(shape.up),
-  };
 }
