@@ -104,7 +104,9 @@ class Branch implements Item {
     readonly group: GraphGroup | null = null,
     public parent: Item | null = null,
   ) {
-    this.leaves = spans.reduce((sum, [from, to]) => sum + to - from, 0);
+    let leaves = 0;
+    for (const [from, to] of spans) leaves += to - from;
+    this.leaves = leaves;
   }
 
   get children(): Item[] {
@@ -203,10 +205,8 @@ class Tree implements Hierarchy {
     const { reading } = this;
     const node = reading.nodeOf(id) ?? null;
     const group = node ? null : (reading.groupOf(id) ?? null);
-    const kind = node ? "node" : "group";
-    const item = new Branch(
-      ...([this, id, kind, id, [reading.spanOf(id)], reading.failed.has(id), node, group, parent] as const),
-    );
+    const [spans, failed] = [[reading.spanOf(id)], reading.failed.has(id)];
+    const item = new Branch(this, id, node ? "node" : "group", id, spans, failed, node, group, parent);
     this.known.set(id, item);
     return item;
   }
@@ -215,7 +215,7 @@ class Tree implements Hierarchy {
   private gather(kind: "fold" | "part" | "tray", members: Item[], parent: Item): Item {
     const first = members[0] as Item;
     const last = members[members.length - 1] as Item;
-    const spans = joined(members.flatMap((member) => member.spans));
+    const spans = joined(members);
     const failed = members.some((member) => member.failed);
     const id = `${kind}:${first.id}`;
     const item = new Branch(this, id, kind, last.rep, spans, failed, null, null, parent);
@@ -260,15 +260,17 @@ class Tree implements Hierarchy {
   }
 }
 
-/** Spans in order, those that touch as one. */
-function joined(spans: readonly Span[]): Span[] {
+/** All spans in order, those that touch as one. */
+function joined(members: readonly Item[]): Span[] {
   const out: Span[] = [];
-  for (const [from, to] of [...spans].sort((a, b) => a[0] - b[0])) {
-    const last = out[out.length - 1];
-    if (last && last[1] === from) out[out.length - 1] = [last[0], to];
-    else out.push([from, to]);
+  for (const { spans } of members) {
+    for (const [from, to] of spans) {
+      const last = out[out.length - 1];
+      if (last && last[1] === from) out[out.length - 1] = [last[0], to];
+      else out.push([from, to]);
+    }
   }
-  return out;
+  return out.sort((a, b) => a[0] - b[0]);
 }
 
 function divide(members: Item[], gathered: Gather): Item[] {

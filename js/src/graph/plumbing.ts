@@ -84,6 +84,7 @@ function holdsWeights(node: GraphNode): boolean {
  * tray.
  */
 export function trayOf(members: readonly Item[], reading: Reading): { tray: Item[]; at: number } | null {
+  if (reading.plumbing[reading.order.length] === 0) return null;
   const plain = members.map((member) => countIn(member, reading) === member.leaves && member.leaves > 0);
   const many = plain.filter(Boolean).length;
   if (many < 2 || many === members.length) return null;

@@ -124,8 +124,8 @@ class Wiring {
     this.reads = members.map(({ spans }, at) => {
       const reads: number[] = [];
       for (const [first, end] of spans)
-        for (const node of order.subarray(first, end))
-          for (const raw of incoming(node)) {
+        for (let p = first; p < end; p++)
+          for (const raw of incoming(order[p] as number)) {
             const from = home[place[source[raw] as number] as number] ?? -1;
             if (from >= 0 && from !== at && !reads.includes(from)) reads.push(from);
           }
@@ -154,7 +154,7 @@ class Wiring {
         if (back === 0) own.push(there % period);
         else if (back === 1) last.push(there % period);
       }
-      return { own: own.sort().join(), last: last.sort().join() };
+      return { own: inOrder(own), last: inOrder(last) };
     };
     const before = Array.from({ length: period }, (_, at) => wired(at));
     let feeding = false;
@@ -179,4 +179,8 @@ class Wiring {
       );
     });
   }
+}
+
+function inOrder(places: number[]): string {
+  return places.length > 1 ? places.sort().join() : `${places[0] ?? ""}`;
 }

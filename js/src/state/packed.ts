@@ -42,21 +42,32 @@ export function unpack(packed: PackedGraph): Graph {
     class Row {
       constructor(readonly at: number) {}
     }
-    function define<V>(columns: Column<V> | undefined, read: (value: V) => unknown) {
-      for (const [name, column] of Object.entries(columns ?? {})) {
-        Object.defineProperty(Row.prototype, name, {
-          enumerable: true,
-          get(this: Row) {
-            return read(column[column.length === 1 ? 0 : this.at] as V);
-          },
-        });
+    function define(name: string, get: (at: number) => unknown) {
+      Object.defineProperty(Row.prototype, name, {
+        enumerable: true,
+        get(this: Row) {
+          return get(this.at);
+        },
+      });
+    }
+    function columns<V>(named: Column<V> | undefined, read: (value: V) => unknown) {
+      for (const [name, column] of Object.entries(named ?? {})) {
+        if (column.length === 1) define(name, () => read(column[0] as V));
+        else define(name, (at) => read(column[at] as V));
       }
     }
-    define(table.text, text);
-    define(table.texts, kept(text));
-    define(table.shape, shape);
-    define(table.shapes, kept(shape));
-    define(table.number, (value) => value);
+    columns(table.text, text);
+    columns(table.shape, shape);
+    columns(table.shapes, (places) => places.map(shape));
+    columns(table.number, (value) => value);
+    for (const [name, column] of Object.entries(table.texts ?? {})) {
+      // These are long: the children of a group.
+      const lists: string[][] = [];
+      define(name, (at) => {
+        lists[at] ??= (column[column.length === 1 ? 0 : at] as number[]).map(text);
+        return lists[at];
+      });
+    }
     return Array.from({ length: table.length }, (_, at) => new Row(at)) as T[];
   }
 
@@ -66,15 +77,5 @@ export function unpack(packed: PackedGraph): Graph {
     nodes: rows<GraphNode>(packed.nodes),
     edges: rows<GraphEdge>(packed.edges),
     groups: rows<GraphGroup>(packed.groups),
-  };
-}
-
-/** Reads a list of places, each list once. */
-function kept<T>(read: (place: number) => T): (places: number[]) => T[] {
-  const known = new WeakMap<number[], T[]>();
-  return (places) => {
-    const list = known.get(places) ?? places.map(read);
-    known.set(places, list);
-    return list;
   };
 }
