@@ -11,12 +11,15 @@ import type { Direction, DrawnBox, Segment } from "./layout";
 import { beside, type Lit, light, neighbours, type Side } from "./near";
 import { openAtFirst, outOfFolds, withOnlyChildren } from "./opening";
 import { Picture } from "./picture";
+import { read } from "./reading";
 import { countInside, findItems } from "./search";
 import { cardsInSight, goesOn, whereFailed } from "./steady";
 import { centred, close, home, inSight, type Size, scaled, type Viewport, whole } from "./viewport";
 import { nameOf } from "./words";
 
 const SETTLE_MS = 400;
+/** Graphs of so many nodes come to the screen in steps. */
+const LARGE = 2000;
 
 const DARK: Lit = { segments: new Set(), near: new Set() };
 
@@ -44,6 +47,7 @@ export class GraphController extends Picture {
   private own: string | null = null;
   private readonly glider = new Glider(this.viewport);
   private later: ReturnType<typeof setTimeout> | undefined;
+  private coming: ReturnType<typeof setTimeout> | undefined;
   private readonly undo: Array<() => void> = [];
 
   constructor(readonly store: Store) {
@@ -81,7 +85,8 @@ export class GraphController extends Picture {
     this.undo.push(
       effect(() => {
         const graph = synced.graph.value;
-        if (graph) this.take(graph);
+        clearTimeout(this.coming);
+        if (graph) untracked(() => this.welcome(graph));
       }),
       effect(() => {
         void view.search.value;
@@ -110,6 +115,24 @@ export class GraphController extends Picture {
         if (id && placed.value) untracked(() => this.reveal(id));
       }),
     );
+  }
+
+  /** A large graph is read, grown and drawn in tasks of their own, so that none of them blocks the page. */
+  private welcome(graph: Graph): void {
+    if (graph.nodes.length < LARGE) {
+      this.take(graph);
+      return;
+    }
+    const steps = [
+      () => void read(graph),
+      () => void buildHierarchy(graph).root.children,
+      () => this.take(graph),
+    ];
+    const next = () => {
+      steps.shift()?.();
+      if (steps.length > 0) this.coming = setTimeout(next);
+    };
+    this.coming = setTimeout(next);
   }
 
   /** A graph of the same structure keeps everything; another one keeps what it can. */
@@ -153,6 +176,7 @@ export class GraphController extends Picture {
     this.glider.stop();
     this.cone.stop();
     clearTimeout(this.later);
+    clearTimeout(this.coming);
     for (const step of this.undo) step();
   }
 

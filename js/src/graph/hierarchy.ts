@@ -82,8 +82,14 @@ export interface Hierarchy {
 
 /** The tree of a graph; members of a fold that are named in `apart` stand alone. */
 export function buildHierarchy(graph: Graph, apart: ReadonlySet<string> = new Set()): Hierarchy {
-  return new Tree(graph, apart);
+  if (apart.size > 0) return new Tree(graph, apart);
+  const tree = folded.get(graph) ?? new Tree(graph, apart);
+  folded.set(graph, tree);
+  return tree;
 }
+
+/** The trees in which all stacks are whole: what has grown of them is there again when the last one closes. */
+const folded = new WeakMap<Graph, Hierarchy>();
 
 class Branch implements Item {
   at = 0;
@@ -195,10 +201,10 @@ class Tree implements Hierarchy {
     const found = trayOf(members, reading);
     const rest = found ? members.filter((member) => !found.tray.includes(member)) : members;
     if (found) rest.splice(found.at, 0, gathered("tray", found.tray));
-    const folded = foldSiblings(rest, this.apart, gathered, reading);
-    const items = divide(folded.items, gathered);
+    const { items: siblings, times } = foldSiblings(rest, this.apart, gathered, reading);
+    const items = divide(siblings, gathered);
     settle(items, item.depth + 1);
-    return { items, times: folded.times };
+    return { items, times };
   }
 
   private make(id: string, parent: Item | null = null): Item {
