@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nnviz_widget.engine.maximization.stream import MaximizationStream
     from nnviz_widget.engine.metrics.evaluation import Evaluation
     from nnviz_widget.engine.metrics.registry import MetricInfo
+    from nnviz_widget.engine.metrics.sanity import Sanity
     from nnviz_widget.engine.twin import Twin
 
     T = TypeVar("T")
@@ -255,6 +256,32 @@ class Explaining:
         asked = metrics_asked(metrics, masked=mask is not None, methods=len(rows))
         runs = self._shared_runs()
         return EvaluationStream(self._call, runs, rows, asked, mask=mask, sign=sign, seed=seed)
+
+    def sanity(
+        self, attribution: Attribution, *, threshold: float = 0.5, steps: int = 5, seed: int = 0
+    ) -> Sanity:
+        """Return whether a map shows the network at all: whether it changes when the network forgets.
+
+        Parameters
+        ----------
+        attribution : Attribution
+            What `attribute` returned.
+        threshold : float
+            From this correlation on it fails.
+        steps : int
+            Points of the cascade of layers that are made random, from the last layer to all of them.
+        seed : int
+            Of the random weights.
+
+        Returns
+        -------
+        Sanity
+            ``passes``, and why in words; prints as these.
+        """
+        from nnviz_widget.engine.metrics.sanity import METRIC, sanity_of  # noqa: PLC0415  not always wanted
+
+        table = self.evaluate({"map": attribution}, {METRIC: {"steps": steps}}, seed=seed)
+        return sanity_of(table, "map", threshold)
 
     def maximize(self, layer: str | nn.Module, channel: Any = None, **options: Any) -> Tensor:
         """Return pictures that a part of the model answers to most.

@@ -116,6 +116,11 @@ class Task:
         """
         self._unit, self._given, self._target = layer, index, None
 
+    @property
+    def of_unit(self) -> bool:
+        """Whether a unit inside the model is explained, not its output."""
+        return self._unit is not None
+
     # -- the model ------------------------------------------------------------------------------------------
 
     def check(self) -> None:
@@ -325,7 +330,7 @@ class Task:
         """
         assert self.target is not None  # settled here, not by what is asked next
         other = copy.copy(self)
-        other.cautions = []
+        other.cautions, other.decided = [], {}
         if passes is not None:
             other.passes = passes
             if self._embedding:

@@ -148,7 +148,7 @@ def answers(
         raise InputError(f"output={output!r} is not known.", hint=f"Known are {', '.join(_OUTPUTS)}.")
     task = case.task
     samples, device = task.samples, task.inputs[0].device
-    of_classes = task.target.of_classes
+    of_classes = task.target.of_classes and not task.of_unit
     if output == "probability" and not of_classes:
         raise InputError(
             "There is no probability of this target: it is not one of several classes.",

@@ -131,8 +131,8 @@ class EvaluationStream(Stream[Evaluation]):
         first = next(iter(self._rows.values()))
         assert first.question is not None
         self._task = self._runs.task(module, first.question, token, first.target)
-        if "neuron_selector" in first.options:
-            self._task.explain_unit(first.options["layer"], first.options["neuron_selector"])
+        if "neuron" in first.options:
+            self._task.explain_unit(first.options["layer"], first.options["neuron"])
         self._readings = {name: {} for name in (*self._rows, *CONTROLS)}
         return self._work(self._task)
 
@@ -300,7 +300,7 @@ def _check_same(first: Attribution, row: Attribution, name: str) -> None:
             f"{name!r} explains other inputs than the first: their metrics cannot be compared.",
             hint="Evaluate them one by one, or pass methods and data= for many inputs.",
         )
-    same_unit = all(_equal(first.options.get(o), row.options.get(o)) for o in ("neuron_selector",))
+    same_unit = _equal(first.options.get("neuron"), row.options.get("neuron"))
     if not same_unit or (row.target is not None and not _equal(first.target, row.target)):
         raise InputError(
             f"{name!r} explains another target than the first: their metrics cannot be compared.",
