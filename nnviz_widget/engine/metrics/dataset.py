@@ -32,7 +32,13 @@ def methods_of(given: Any) -> dict[str, Any]:
     if isinstance(given, str) or callable(given) or isinstance(given, tuple):
         given = [given]
     if isinstance(given, list):
-        given = {_name_of(each): each for each in given}
+        names = [_name_of(each) for each in given]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise InputError(
+                f"Two rows would be called {twice!r}.", hint="Give them names: a dict from names to methods."
+            )
+        given = dict(zip(names, given, strict=True))
     if not isinstance(given, dict) or not given:
         raise InputError(
             f"Expected methods to evaluate over the data, not {type(given).__name__}.",
@@ -108,6 +114,11 @@ def _own(engine: Explaining, name: str, found: Any, inputs: Any, target: Any) ->
 
 
 def _name_of(each: Any) -> str:
-    if isinstance(each, tuple):
-        return str(each[0])
+    if isinstance(each, tuple) and each:
+        options = each[1] if len(each) > 1 and isinstance(each[1], dict) else {}
+        told = ", ".join(
+            f"{name}={value if isinstance(value, (str, int, float)) else '…'}"
+            for name, value in options.items()
+        )
+        return f"{each[0]} ({told})" if told else str(each[0])
     return str(each) if isinstance(each, str) else str(getattr(each, "__name__", type(each).__name__))
