@@ -2,7 +2,8 @@
 
 `make screenshots` (`python -m scripts.screenshots`) runs it: `docs/explorer.png` (and the same in the dark
 theme) shows the bundled network with a layer and a pixel clicked, as a reader would; `docs/transformer.png`,
-`docs/resnet_stage.png` and `docs/unet.png` show graphs. Name some of them to take only those.
+`docs/resnet_stage.png` and `docs/unet.png` show graphs, `docs/explain.png` attributions side by side. Name some
+of them to take only those.
 """
 
 from __future__ import annotations
@@ -101,6 +102,10 @@ def main(wanted: list[str]) -> None:
                     lab = Lab(server, browser, width=WIDTH + 150, height=1000, theme=theme, scale=1.5)
                     take(lab, DOCS / name)
                     lab.close()
+            if not wanted or "explain.png" in wanted:
+                lab = Lab(server, browser, width=WIDTH + 150, height=1250, theme="light", scale=1.5)
+                compare(lab, DOCS / "explain.png")
+                lab.close()
             for name, graph in GRAPHS.items():
                 if not wanted or name in wanted:
                     lab = Lab(
@@ -129,6 +134,26 @@ def draw(lab: Lab, graph: Graph, path: Path) -> None:
     for _ in range(2):  # the readable view, then all of it
         explorer.root.get_by_role("button", name="fit").click()
         lab.page.wait_for_timeout(700)
+    lab.page.mouse.move(5, 5)
+    lab.page.wait_for_timeout(1500)
+    keep(explorer.root.screenshot(), path)
+    notebook.close()
+
+
+def compare(lab: Lab, path: Path) -> None:
+    """Explain the demo's best class by several methods, judge them, and keep the picture."""
+    notebook = lab.open([SHAPES])
+    notebook.run()
+    explorer = ExplorerPage(notebook)
+    explorer.wait("ready")
+    lab.page.add_style_tag(content=".nnviz { height: 860px !important; }")
+    explorer.input.locator(f'button[data-sample="{SAMPLE}"]').click()
+    explorer.root.locator(f'[data-panel="input"][data-sample="{SAMPLE}"]').wait_for()
+    explorer.root.get_by_role("button", name="explain", exact=True).click()
+    explorer.root.get_by_label("baseline", exact=True).select_option("blur")
+    explorer.root.get_by_label("add a method").select_option("guided_backprop")
+    explorer.root.get_by_role("button", name="How far to trust them").click()
+    explorer.root.locator('.nn-judge[data-running="false"] table').wait_for(timeout=120_000)
     lab.page.mouse.move(5, 5)
     lab.page.wait_for_timeout(1500)
     keep(explorer.root.screenshot(), path)
