@@ -16,6 +16,7 @@ NAMES = {
     "busy": "clicks while a cell computes, and how fast a cancel takes effect",
     "first_picture": "from explore() to a painted graph",
     "graph": "the graph in the page: layout, opening, dragging, 10,000 operations",
+    "peers": "from a model to its painted graph, beside torchview, torchvista, Netron and Model Explorer",
     "gpu": "trace, tiles and saliency on a CUDA device against bare forward and backward",
 }
 

@@ -29,6 +29,22 @@ def vit_b_16() -> nn.Module:
     return _torchvision("vit_b_16") or VisionTransformer()
 
 
+def swin_t() -> nn.Module | None:
+    """Swin-T on 224 x 224 images, or `None` where torchvision is not installed."""
+    found: nn.Module | None = _torchvision("swin_t")
+    return found
+
+
+def bert() -> nn.Module | None:
+    """BERT base as Hugging Face writes it, or `None` where transformers is not installed."""
+    with contextlib.suppress(ImportError):
+        transformers = importlib.import_module("transformers")
+        torch.manual_seed(0)
+        model: nn.Module = transformers.BertModel(transformers.BertConfig())
+        return model.eval()
+    return None
+
+
 def gpt2() -> nn.Module:
     """GPT-2 small: 12 blocks of width 768 over 50,257 tokens; takes token ids [N, T]."""
     return GPT2().eval()
