@@ -72,7 +72,12 @@ class OtherBackward(TorchFunctionMode):
         super().__init__()
         self.met = 0
         self.reads = reads
+        self._paused = False
         self._names = names
+
+    def pause(self, paused: bool) -> None:
+        """Let operations be what they are, or go on changing them."""
+        self._paused = paused
 
     def send(self, sent: Sent) -> Tensor:
         """Return what goes back through an argument in the place of its gradient."""
@@ -88,7 +93,7 @@ class OtherBackward(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         traits = traits_of(func)
-        if traits.name not in self._names or not torch.is_grad_enabled():
+        if self._paused or traits.name not in self._names or not torch.is_grad_enabled():
             return func(*args, **kwargs)
         self.met += 1
         writes = traits.writes == "first" or bool(kwargs.get("inplace"))

@@ -31,6 +31,7 @@ _FAMILIES = (
     "rectified",
     "layers",
     "attention",
+    "relevance",
     "occlusion",
     "rise",
     "ablation",
