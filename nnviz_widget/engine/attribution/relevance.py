@@ -57,8 +57,8 @@ _BY_ELEMENT = words(
 _CARRIED = words(
     """
     identity embedding dropout flatten unflatten reshape view view_as permute transpose movedim squeeze
-    unsqueeze contiguous clone cat stack getitem split chunk unbind pad expand narrow index_select zero_pad2d to type_as
-    max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d
+    unsqueeze contiguous clone cat stack getitem split chunk unbind pad expand narrow index_select
+    max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d to type_as
     """
 )
 _TINY = 1e-6
