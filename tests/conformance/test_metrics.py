@@ -318,8 +318,9 @@ def test_sensitivity_agrees_with_captum(model: nn.Module, engine: Engine) -> Non
     ours = column(engine.evaluate(found, {"sensitivity_max": options}), "saliency", "sensitivity_max")
     torch.manual_seed(0)
 
-    def explained(inputs: tuple[Tensor, ...]) -> Tensor:
-        return Saliency(model).attribute(inputs[0].requires_grad_(), target=2, abs=False)
+    def explained(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        leaves = tuple(tensor.requires_grad_() for tensor in inputs)
+        return Saliency(model).attribute(leaves, target=2, abs=False)
 
     theirs = sensitivity_max(explained, x, perturb_radius=0.05, n_perturb_samples=60)
     np.testing.assert_allclose(ours, theirs.detach(), rtol=0.15)
