@@ -189,7 +189,9 @@ def score_cam(
         return _shown((weights * values).sum(1, keepdim=True), relu_attributions)
 
     variants = Variants(rows, make)
-    for start, stop, chunk in outcomes(task, variants, size=perturbations_per_eval):
+    for start, stop, chunk in outcomes(
+        task, variants, size=perturbations_per_eval, first=task.samples * max(1, channels // 10)
+    ):
         scores[picked(start, stop)] = chunk.to(scores.device, scores.dtype)
         if stop >= samples:
             yield Part(stop, len(variants), lambda: whole_map(task, found()), layer_values=found)

@@ -95,7 +95,9 @@ def deep_lift_shap(
     def delta() -> Tensor:
         return completeness(found(), changes.mean()[:, 0])
 
-    for _, stop, _ in task.batched(total, work, size=internal_batch_size, kind="pairs of gradients"):
+    for _, stop, _ in task.batched(
+        total, work, size=internal_batch_size, kind="pairs of gradients", first=task.samples
+    ):
         if stop == total:
             _doubt(task, delta(), changes.mean()[:, 0])
         if stop >= task.samples:

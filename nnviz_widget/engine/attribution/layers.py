@@ -187,7 +187,9 @@ def layer_conductance(
         values, gradients = _layer(task, layer, path.at(rows, points), rows)
         chain.add(points, rows, values, gradients)
 
-    for _, stop, _ in task.batched(total, work, size=internal_batch_size, kind="layer gradient"):
+    for _, stop, _ in task.batched(
+        total, work, size=internal_batch_size, kind="layer gradient", first=3 * task.samples
+    ):
         if stop >= 2 * task.samples:
 
             def values() -> tuple[Tensor, ...]:
@@ -353,7 +355,7 @@ def _mean(
         return (mean if way is None else way * mean,)
 
     delta = None if change is None else lambda: completeness(values(), change)
-    for _, stop, _ in task.batched(total, work, size=size, kind="layer gradient"):
+    for _, stop, _ in task.batched(total, work, size=size, kind="layer gradient", first=task.samples):
         if stop >= task.samples:
             yield Part(stop, total, values, delta=delta)
 

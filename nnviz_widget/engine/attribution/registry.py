@@ -32,6 +32,7 @@ _FAMILIES = (
     "layers",
     "attention",
     "relevance",
+    "adapter",
     "occlusion",
     "rise",
     "ablation",

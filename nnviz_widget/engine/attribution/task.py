@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from nnviz_widget.engine.attribution.baselines import baseline_of
 from nnviz_widget.engine.attribution.chunks import Chunks, Sizes
-from nnviz_widget.engine.attribution.targets import Target
+from nnviz_widget.engine.attribution.targets import Target, scores_of
 from nnviz_widget.engine.passes import first_tensor
 from nnviz_widget.engine.recorder import record
 from nnviz_widget.errors import InputError, OutOfMemoryError
@@ -231,6 +231,11 @@ class Task:
     ) -> list[Tensor]:
         """Return what layers give for each row, ``[B, ...]``, without a graph and without a target."""
         return [value.detach() for value in self._run(tensors, rows, read=layers)[1]]
+
+    def unscored(self, tensors: Sequence[Tensor], rows: Tensor, *, grad: bool = False) -> Tensor:
+        """Run for what happens inside, without a target; returns a number per row that depends on all."""
+        output, _ = self._run(tensors, rows, grad=grad)
+        return scores_of(output).flatten(1).sum(1)
 
     # -- rows and chunks ------------------------------------------------------------------------------------
 
