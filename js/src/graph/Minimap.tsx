@@ -1,7 +1,7 @@
 // Where in a large drawing one is: every card as a patch of its colour, and the pane as a frame that can be dragged.
 // Only there when the drawing is much larger than the pane.
 
-import { useSignalEffect } from "@preact/signals";
+import { useComputed, useSignalEffect } from "@preact/signals";
 import { useLayoutEffect, useRef } from "preact/hooks";
 import type { GraphController } from "./controller";
 import type { Drawing } from "./layout";
@@ -19,9 +19,13 @@ export function Minimap({ graph, drawing }: { graph: GraphController; drawing: D
   const canvas = useRef<HTMLCanvasElement>(null);
   const frame = useRef<HTMLDivElement>(null);
   const pane = graph.pane.value;
-  const k = graph.viewport.value.k;
-  const large = k * drawing.height > SCREENS * pane.height || k * drawing.width > SCREENS * pane.width;
-  const shown = large && pane.width >= ROOMY;
+  // Told only when it changes: a view that is dragged renders nothing here.
+  const large = useComputed(() => {
+    const { k } = graph.viewport.value;
+    const [{ width, height }, whole] = [graph.pane.value, graph.drawing.value];
+    return whole !== null && (k * whole.height > SCREENS * height || k * whole.width > SCREENS * width);
+  });
+  const shown = large.value && pane.width >= ROOMY;
   const down = drawing.direction === "down";
   const even = down
     ? Math.min(WIDTH / drawing.width, HEIGHT / drawing.height)
