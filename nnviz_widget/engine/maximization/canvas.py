@@ -17,7 +17,7 @@ from nnviz_widget.errors import InputError
 __all__ = ["PARAMETRIZATIONS", "Canvas"]
 
 PARAMETRIZATIONS = ("fourier", "pixel")
-_FIRST_SPREAD = 0.01
+_FIRST_SPREAD, _MOST_NOISE = 0.01, 0.5
 _EDGE = 0.01  # a given picture is kept so far from the ends of the range, where the sigmoid is flat
 _CALM = 4.0  # by so much waves are scaled down, for the same learning rate to suit both parametrisations
 
@@ -65,7 +65,7 @@ class Canvas:
                 f"parametrization={parametrization!r} is not known.",
                 hint=f"Known are {', '.join(PARAMETRIZATIONS)}.",
             )
-        self._shape = shape
+        self._shape, self._noise = shape, _FIRST_SPREAD
         self._low, self._reach = (x.float().reshape(1, -1, 1, 1) for x in (low, high - low))
         self._colours = _colours(low.device) if decorrelate and shape[1] == 3 else None
         self._weights = (
@@ -86,6 +86,12 @@ class Canvas:
         if self._colours is not None:
             field = torch.einsum("dc,bchw->bdhw", self._colours, field)
         return torch.sigmoid(field)
+
+    def disturbed(self, which: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the parameters with noise on some of the pictures, ``[B]`` flags; more each time."""
+        self._noise = min(2 * self._noise, _MOST_NOISE)
+        drawn = torch.randn(self.parameters.shape, generator=generator).to(self.parameters.device)
+        return self.parameters + self._noise * drawn * which.reshape(-1, *[1] * (drawn.dim() - 1))
 
     def inputs(self, pictures: Tensor) -> Tensor:
         """Return pictures between 0 and 1 in the range of the model's inputs."""

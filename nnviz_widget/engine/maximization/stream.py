@@ -14,7 +14,7 @@ from nnviz_widget.engine.maximization.objectives import objective_of
 from nnviz_widget.engine.passes import Passes
 from nnviz_widget.engine.recorder import record
 from nnviz_widget.engine.streaming import Stream
-from nnviz_widget.errors import InputError
+from nnviz_widget.errors import InputError, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -157,7 +157,13 @@ class MaximizationStream(Stream[Maximization]):
             passes.resolve(wish.layer)
         example = torch.zeros(1, *wish.shape[1:], dtype=wish.dtype, device=wish.low.device)
         stop_at = None if wish.layer == "output" else wish.layer
-        run = record(module, (example,), {}, keep=None, token=token, stop_at=stop_at)
+        try:
+            run = record(module, (example,), {}, keep=None, token=token, stop_at=stop_at)
+        except ModelError as error:
+            raise InputError(
+                f"The model does not take pictures of the shape {tuple(example.shape)}: {error.message}",
+                hint="Pass image_size= and channels= as the model takes them.",
+            ) from error
         return _steps(Passes(module, token, plain=run.harmless), wish)
 
     def _made(self, step: Step) -> Maximization:
@@ -203,6 +209,10 @@ def _steps(passes: Passes, wish: Wish) -> Iterator[Step]:
             kept = found - wish.total_variation * _roughness(pictures) - wish.l2 * _contrast(pictures)
         (gradient,) = passes.gradients(kept, [leaf])
         canvas.parameters = adam.ascend(canvas.parameters, gradient)
+        # Behind a ReLU, what does not answer at all has no gradient to follow: try it with something else.
+        deaf = gradient.flatten(1).abs().amax(1) == 0
+        if bool(deaf.any()):
+            canvas.parameters = canvas.disturbed(deaf, generator)
         yield _Made(step, wish.steps, found.detach(), _looker(canvas, canvas.parameters))
 
 
