@@ -48,10 +48,10 @@ def _grad_cam(values: Tensor, gradients: Tensor) -> Tensor:
 
 def _grad_cam_plus_plus(values: Tensor, gradients: Tensor) -> Tensor:
     # The paper explains exp(score), whose second and third derivative are then squares and cubes of the
-    # first; the factor exp(score) is the same at all positions and in all channels, and is left out.
-    squares = gradients.square()
-    below = 2 * squares + values.sum(2, keepdim=True) * squares * gradients
-    shares = torch.where(below.abs() > _TINY * squares.amax(), squares / below, torch.zeros_like(below))
+    # first: its weights g^2 / (2 g^2 + sum(A) g^3) are 1 / (2 + sum(A) g). The factor exp(score) is the same
+    # at all positions and in all channels, and is left out.
+    below = 2 + values.sum(2, keepdim=True) * gradients
+    shares = torch.where(below != 0, 1 / below, torch.zeros_like(below))
     return ((shares * gradients.clamp(min=0)).sum(2, keepdim=True) * values).sum(1, keepdim=True)
 
 
