@@ -12,12 +12,13 @@ __all__ = ["Chunks", "Sizes"]
 
 #: A chunk that takes less than this is mostly overhead: twice as many rows are tried in any case.
 _QUICK_SECONDS = 0.01
-#: A chunk is not made larger than takes about this long: clicks wait for it.
-_CHUNK_SECONDS = 0.1
+#: A chunk is not made larger than takes about this long: clicks wait for it. More where a whole result is
+#: waited for, since large models are faster with several rows at once.
+_WATCHED_SECONDS, _CHUNK_SECONDS = 0.1, 1.0
 _LARGEST = 256
 #: A larger chunk must save this share of the time of a row: it costs memory.
-_SAVES = 0.05
-#: A size is judged by the fastest of this many chunks: something else may slow down one of them.
+_SAVES = 0.02
+#: A size is judged by the fastest of at least this many chunks: something else may slow down one of them.
 _TRIES = 3
 
 
@@ -34,26 +35,24 @@ class _Known:
         self.seconds[rows] = min(seconds / rows, self.seconds.get(rows, seconds / rows))
         self.tries[rows] = self.tries.get(rows, 0) + 1
 
-    @property
-    def best(self) -> int:
-        """The smallest size that is about as fast as any, but no chunk so small that overhead decides."""
-        if not self.seconds:
-            return 1
-        limit = min(self.seconds.values()) / (1 - _SAVES)
-        fast = min(size for size, seconds in self.seconds.items() if seconds <= limit)
-        quick = [size for size, seconds in self.seconds.items() if size * seconds < _QUICK_SECONDS]
-        return max([fast, *quick])
+    def best(self, limit: float) -> int:
+        """Return the smallest size that is about as fast as any within a limit of seconds.
 
-    @property
-    def following(self) -> int:
-        """The size to run next: the best, or one of which too little is known."""
-        if not self.seconds:
+        But no chunk so small that it is mostly overhead.
+        """
+        some = {size: each for size, each in self.seconds.items() if size * each <= limit}
+        if not some:
             return 1
-        best, top = self.best, max(self.seconds)
-        taken = top * self.seconds[top]
-        if best == top and 2 * top <= self.ceiling and 2 * taken <= _CHUNK_SECONDS:
-            return 2 * top
-        return top if self.tries[top] < _TRIES and taken <= _CHUNK_SECONDS else best
+        fast = min(size for size, each in some.items() if each * (1 - _SAVES) <= min(some.values()))
+        return max([fast, *(size for size, each in some.items() if size * each < _QUICK_SECONDS)])
+
+    def following(self, limit: float) -> int:
+        """Return the size to run next: the best, or now and then a larger one, ever more rarely."""
+        best = self.best(limit)
+        larger, tried = 2 * best, self.tries.get(2 * best, 0)
+        if best not in self.seconds or larger > self.ceiling or larger * self.seconds[best] > limit:
+            return best
+        return larger if tried < _TRIES or self.tries[best] >= 1 << tried else best
 
     def forget(self, ceiling: int) -> None:
         """Run no chunk larger than this again."""
@@ -79,10 +78,14 @@ class Chunks:
     ----------
     known : _Known
         From earlier, and added to.
+    count : int
+        How many rows there are. Not more than a quarter of them run at once, so that much less memory is
+        needed than for all, unless they are quick.
     fixed : int, optional
         The size that somebody asked for.
-    first : int, optional
-        The first chunk has at most this many rows.
+    watched : bool
+        Whether somebody looks at partial results, and may click: then all chunks are short, and the first
+        has at most a tenth of the rows.
 
     Attributes
     ----------
@@ -90,16 +93,22 @@ class Chunks:
         Of the next chunk.
     """
 
-    def __init__(self, known: _Known, fixed: int | None = None, first: int | None = None) -> None:
-        self._known, self._fixed = known, fixed
-        self.size = fixed or min(known.following, first or known.following)
+    def __init__(self, known: _Known, count: int, fixed: int | None = None, *, watched: bool = False) -> None:
+        self._known, self._count, self._fixed = known, count, fixed
+        self._limit = _WATCHED_SECONDS if watched else _CHUNK_SECONDS
+        self.size = fixed or min(self._next(), max(1, count // 10) if watched else count)
 
     def took(self, rows: int, seconds: float) -> None:
         """Learn from a chunk."""
         if self._fixed is None:
-            if rows >= self._known.best:  # else it was the rest, or small only to come early
-                self._known.record(rows, seconds)
-            self.size = self._known.following
+            if rows >= min(self._known.best(self._limit), self._count // 4):
+                self._known.record(rows, seconds)  # else it was the rest, or small only to come early
+            self.size = self._next()
+
+    def _next(self) -> int:
+        size = self._known.following(self._limit)
+        fastest = min(self._known.seconds.values(), default=_QUICK_SECONDS)
+        return min(size, max(1, self._count // 4, int(_QUICK_SECONDS / fastest)))
 
     def halve(self) -> bool:
         """Go on with half as many rows after running out of memory; False where it was one row."""

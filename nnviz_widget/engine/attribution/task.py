@@ -273,8 +273,7 @@ class Task:
         if size not in ("auto", None) and (type(size) is not int or size < 1):
             raise InputError(f"The size of a chunk is a whole number of rows, or 'auto', not {size!r}.")
         known = self._sizes.of((kind, *(tuple(x.shape[1:]) for x in self.inputs)))
-        early = max(1, count // 10) if self.watched else None
-        chunks = Chunks(known, size if type(size) is int else None, early)
+        chunks = Chunks(known, count, size if type(size) is int else None, watched=self.watched)
         on_cuda, start = self.inputs[0].is_cuda, 0
         # Of a processor that others use too, the time that was ours tells more than that on the wall.
         clock = time.thread_time if self.inputs[0].device.type == "cpu" else time.perf_counter
