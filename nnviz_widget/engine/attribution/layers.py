@@ -87,11 +87,11 @@ def layer_integrated_gradients(
         alpha = _each(alphas[steps].to(way), way)
         point = (begin[at] + alpha * way[at]).to(given).requires_grad_()
         tensors = [x[rows.to(x.device)] for x in task.inputs]
-        scores, _, _ = task.run(tensors, rows, edits={_key(layer): lambda _: point}, grad=True)
+        scores, _, _ = task.run(tensors, rows, edits={_key(layer): lambda _: point.clone()}, grad=True)
         (gradient,) = task.passes.gradients(scores, [point])
         return precise(gradient)
 
-    replaced = {_key(layer): lambda _: begin.to(given)}
+    replaced = {_key(layer): lambda _: begin.to(given, copy=True)}
     change = task.scores(task.inputs, task.every) - task.run(task.inputs, task.every, edits=replaced)[0]
     change = precise(change.detach())
     yield from _mean(task, n_steps, quadrature, one, size=internal_batch_size, way=way, change=change)
