@@ -375,7 +375,8 @@ class Task:
             leaves[i] = tensor
         if self._embedding:
             own = edits.get(self._embedding)
-            edits[self._embedding] = lambda _: tensors[0] if own is None else own(tensors[0])
+            # A copy: the model may add positions to it in place.
+            edits[self._embedding] = lambda _: tensors[0].clone() if own is None else own(tensors[0])
         args, kwargs = tree_unflatten(leaves, self._spec)
         if self._unit is None:
             return self.passes.forward(args, kwargs, len(rows), read=read, edits=edits, grad=grad)
