@@ -390,7 +390,19 @@ class Task:
 
     def _settle(self, output: Any, rows: Tensor) -> None:
         if self._target is None and (self._given is not None or rows is self.every):
-            self._target = Target(self._given, output, len(rows), self.samples)
+            self._target = self._made_definite(output, len(rows))
+
+    def _made_definite(self, output: Any, rows: int) -> Target:
+        try:
+            return Target(self._given, output, rows, self.samples)
+        except InputError as error:
+            if self._unit is None or callable(self._given):
+                raise
+            shape = tuple(scores_of(output).shape[1:])
+            raise InputError(
+                f"neuron={self._given!r} is no unit of {self._unit!r}, which gives {shape} for one sample.",
+                hint="Give one number for each of its axes, from 0.",
+            ) from error
 
     def _find_embedding(self) -> str:
         """Find the embedding layer that looks up the first whole-number input, and what it gives."""
