@@ -85,7 +85,7 @@ def case(name: str) -> Case:
         return Case(seeded(Lstm), (_rows(2, 5, 4),), "act")
     if name == "vit":
         return Case(seeded(TinyVit), (image(2, 16),), "encoder.layers.0")
-    return Case(seeded(TwoInputs), (_rows(2, 5), _rows(2, 3, seed=1)), "act")
+    return Case(seeded(TwoInputs), (_rows(2, 5), _rows(2, 3, seed=1)), "squash")
 
 
 NAMES = ("digits", "shapes", "resnet18", "vgg", "lstm", "vit", "two_inputs")
