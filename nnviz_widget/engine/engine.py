@@ -3,7 +3,7 @@
 Every question is one method, one job on the engine's thread, and one plain answer. This facade checks what it
 is given, sends the work to the thread, and adds to errors what the user can do next. The model is run by
 ``recorder`` on the ``twin``, gradients are taken by ``units``, receptive fields by ``receptive``, pictures by
-``tiles``; what explains an output is in ``explaining``.
+``tiles``; what explains an output is in ``explaining``, what changes a run in ``intervening``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from torch import nn
 from nnviz_widget.engine.admission import check_model, prepared, usable_device
 from nnviz_widget.engine.advice import advised
 from nnviz_widget.engine.explaining import Explaining
+from nnviz_widget.engine.intervening import Intervening
+from nnviz_widget.engine.interventions import current, within
 from nnviz_widget.engine.jobs import CancelToken, Jobs
 from nnviz_widget.engine.measures import MEASURES, OF_THE_GRAPH, count_up, describe
 from nnviz_widget.engine.receptive import ReceptiveField, receptive_field
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     from nnviz_widget.engine.graph import Graph
+    from nnviz_widget.engine.interventions import Intervention
     from nnviz_widget.engine.recording import Recording
     from nnviz_widget.engine.tiles import Tiles
 
@@ -54,7 +57,7 @@ _CPU_BUDGET = 1 << 30
 _DEVICE_SHARE = 8  # of a GPU's memory, one part in so many
 
 
-class Engine(Explaining):
+class Engine(Explaining, Intervening):
     """See inside a PyTorch model while leaving it exactly as it is.
 
     Parameters
@@ -178,6 +181,7 @@ class Engine(Explaining):
             There is no tensor among the inputs where one belongs.
         """
         args, kwargs = prepared(args, kwargs, self.device if self._twin.placed else None)
+        interventions = current(self._twin)
         note = "Only shapes were asked for." if shapes_only else self._without_values()
         if note:
             return self._call(lambda token: self._trace_shapes(args, kwargs, note, token))
@@ -193,7 +197,7 @@ class Engine(Explaining):
             trace = Trace(
                 recording,
                 module_path=lambda module: _path(mine(), module),
-                recompute=lambda ids: _recompute(mine(), args, kwargs, ids, epoch),
+                recompute=lambda ids: _recompute(mine(), args, kwargs, ids, epoch, made_with=interventions),
                 budget=self.memory_budget,
                 epoch=epoch,
                 frozen=self._frozen(),
@@ -429,10 +433,10 @@ class Engine(Explaining):
     # -----------------------------------------------------------------------------------------------
 
     def _call(self, work: Callable[[CancelToken], T]) -> T:
-        threads = torch.get_num_threads()
+        threads, interventions = torch.get_num_threads(), current(self._twin)
 
         def run(token: CancelToken) -> T:
-            with _plain_mode(self.device, threads):
+            with _plain_mode(self.device, threads), within(interventions):
                 return work(token)
 
         return self.jobs.call(run)
@@ -550,7 +554,13 @@ def _default_budget(device: torch.device) -> int:
 
 
 def _recompute(
-    engine: Engine | None, args: Any, kwargs: Any, ids: frozenset[str], epoch: int
+    engine: Engine | None,
+    args: Any,
+    kwargs: Any,
+    ids: frozenset[str],
+    epoch: int,
+    *,
+    made_with: tuple[Intervention, ...],
 ) -> Mapping[str, Tensor]:
     """Run a trace's pass again for the activations it let go of."""
     if engine is None or engine.jobs.closed:
@@ -565,7 +575,8 @@ def _recompute(
             )
         return recording
 
-    return engine._call(work).activations
+    with within(made_with):
+        return engine._call(work).activations
 
 
 def _path(engine: Engine | None, module: nn.Module) -> str | None:

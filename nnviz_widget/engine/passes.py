@@ -18,20 +18,21 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from nnviz_widget.engine.eager import uncompiled
+from nnviz_widget.engine.interventions import applied
 from nnviz_widget.engine.recorder import record
-from nnviz_widget.engine.recording import tensors_of
+from nnviz_widget.engine.sites import HEADS, first_tensor, hang, replace_first
 from nnviz_widget.engine.tape import Stop
-from nnviz_widget.errors import InputError, NNVizError, UnknownLayerError, nearest
+from nnviz_widget.errors import InputError, UnknownLayerError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from nnviz_widget.engine.jobs import CancelToken
+    from nnviz_widget.engine.sites import Edit
 
-    Edit = Callable[[Tensor], Tensor]
+    Look = Callable[[Tensor], object]
 
 __all__ = ["Passes", "first_tensor", "replace_first"]
 
@@ -54,6 +55,8 @@ class Passes:
     ----------
     forward_passes, backward_passes : int
         Rows that went through so far.
+    plain : bool
+        As it was given.
     """
 
     def __init__(self, module: nn.Module, token: CancelToken, *, plain: bool = True) -> None:
@@ -61,14 +64,14 @@ class Passes:
         self.token = token
         self.forward_passes = 0
         self.backward_passes = 0
-        self._plain = plain
+        self.plain = plain
         self._modules = dict(module.named_modules(remove_duplicate=False))
         self._recurrent = any(isinstance(part, nn.RNNBase) for part in module.modules())
         self._seconds = 0.0
 
     def on(self, module: nn.Module) -> Passes:
         """Return what runs another module of the same structure; it counts for itself."""
-        return Passes(module, self.token, plain=self._plain)
+        return Passes(module, self.token, plain=self.plain)
 
     def check(self) -> None:
         """Raise where the work is no longer wanted."""
@@ -88,7 +91,7 @@ class Passes:
                 raise UnknownLayerError(f"This {type(layer).__name__} is not a part of the model.")
             return found, 0
         path, _, call = str(layer).partition("@")
-        if path not in self._modules or (call and not call.isdigit()):
+        if path.removesuffix(HEADS) not in self._modules or (call and not call.isdigit()):
             raise UnknownLayerError(
                 f"There is no module {layer!r} in the model.{nearest(path, self._modules)}",
                 hint="This needs a module; operations of a forward have none.",
@@ -105,6 +108,7 @@ class Passes:
         edits: Mapping[str, Edit] | None = None,
         grad: bool = False,
         stop: bool = False,
+        looks: Mapping[tuple[str, int, bool], Look] | None = None,
     ) -> tuple[Any, list[Tensor]]:
         """Run the model once.
 
@@ -115,13 +119,16 @@ class Passes:
         rows : int
             How many samples these are, for the count.
         read : sequence of str or nn.Module
-            Modules whose output (the first tensor of it) is wanted.
+            Modules whose output (the first tensor of it) is wanted; with ``#heads`` after the path, what the
+            heads of an attention gave (``sites``).
         edits : mapping of str to callable, optional
             Changes what a module gives: takes its output, returns what its callers shall get instead.
         grad : bool
             Build the autograd graph.
         stop : bool
             Run no further than to the last module of `read`.
+        looks : mapping, optional
+            As for `glance`; only where the model is plain.
 
         Returns
         -------
@@ -132,12 +139,13 @@ class Passes:
         """
         self.forward_passes += rows
         start = time.perf_counter()
-        if self._plain:
+        if self.plain:
             output = None
             with (
                 self._hooked(read, edits or {}, stop=stop) as kept,
                 torch.set_grad_enabled(grad),
                 uncompiled(self.module),
+                _looking(self._modules, looks or {}),
                 suppress(Stop),
             ):
                 output = self.module(*args, **kwargs)
@@ -185,44 +193,73 @@ class Passes:
 
     # -- inside ---------------------------------------------------------------------------------------------
 
+    def alone(self, path: str) -> bool:
+        """Whether there is such a module, and it has no other name: calls of it can be counted."""
+        part = self._modules.get(path)
+        return part is not None and sum(other is part for other in self._modules.values()) == 1
+
+    def glance(
+        self,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        looks: Mapping[tuple[str, int, bool], Look],
+    ) -> Any:
+        """Run the model once and look at some values while they are there; nothing is copied or kept.
+
+        Parameters
+        ----------
+        args, kwargs
+            As the model takes them.
+        looks : mapping
+            From path and call of a module, and whether its input is meant (the first tensor that it is given)
+            or its output, to what is called with that tensor.
+
+        Returns
+        -------
+        output : object
+            What the model returned.
+        """
+        return self.forward(args, kwargs, 1, looks=looks)[0]
+
     @contextmanager
     def _hooked(
         self, read: Sequence[str | nn.Module], edits: Mapping[str, Edit], *, stop: bool = False
     ) -> Iterator[dict[tuple[str, int], Tensor]]:
         """Hang the hooks of one pass; yields what the modules gave, by path and call."""
         kept: dict[tuple[str, int], Tensor] = {}
-        calls: dict[str, int] = {}
         wanted = {self.resolve(layer) for layer in read}
         changes = {self.resolve(layer): edit for layer, edit in edits.items()}
 
         def look(*_: Any) -> None:
             self.check()
 
-        def leave(path: str) -> Callable[..., Any]:
-            def hook(_: nn.Module, __: Any, output: Any) -> Any:
-                key = (path, calls.get(path, 0))
-                calls[path] = key[1] + 1
-                edit = changes.get(key)
-                if edit is None and key not in wanted:
-                    return None
-                tensor = first_tensor(output, path)
+        def visit(path: str, call: int) -> Edit | None:
+            key = (path, call)
+            edit = changes.get(key)
+            if edit is None and key not in wanted:
+                return None
+
+            def take(tensor: Tensor) -> Tensor:
                 # A copy: the next module may write into what this one gave.
                 tensor = edit(tensor) if edit is not None else tensor.clone()
-                if key in wanted:
-                    kept[key] = tensor
-                    if stop and len(kept) == len(wanted):
-                        raise Stop
-                return replace_first(output, tensor.clone() if key in wanted else tensor)
+                if key not in wanted:
+                    return tensor
+                kept[key] = tensor
+                if stop and len(kept) == len(wanted):
+                    raise Stop
+                return tensor.clone()
 
-            return hook
+            return take
 
         with ExitStack() as hooks:
             # On every module: with a hook on them, transformer layers run their parts one by one, as traced.
             for part in self.module.modules():
                 if not isinstance(part, torch.jit.ScriptModule):
                     hooks.callback(part.register_forward_pre_hook(look).remove)
+            if self.plain:  # the recorder applies them itself
+                hooks.enter_context(applied(self.module))
             for path in {path for path, _ in (*wanted, *changes)}:
-                hooks.callback(self._modules[path].register_forward_hook(leave(path)).remove)
+                hooks.callback(hang(self._modules, path, visit))
             yield kept
 
     def _recorded(
@@ -259,22 +296,33 @@ class Passes:
             yield
 
 
-def first_tensor(output: Any, where: str) -> Tensor:
-    """Return the tensor that stands for what a module gave: the first one in it."""
-    found = tensors_of(output)
-    if not found:
-        raise NNVizError(f"{where!r} gave no tensor.", hint="Choose another layer.")
-    return found[0][1]
+@contextmanager
+def _looking(modules: Mapping[str, nn.Module], looks: Mapping[tuple[str, int, bool], Look]) -> Iterator[None]:
+    """Hang hooks behind all others, which see what those left."""
+    calls: dict[str, int] = {}
 
+    def enter(path: str) -> Callable[..., None]:
+        def hook(_: nn.Module, given: tuple[Any, ...]) -> None:
+            look = looks.get((path, calls.get(path, 0), True))
+            if look is not None and given and isinstance(given[0], Tensor):
+                look(given[0])
 
-def replace_first(output: Any, tensor: Tensor) -> Any:
-    """Return a module's output with another tensor in the place of its first."""
-    if isinstance(output, Tensor):
-        return tensor
-    leaves, spec = tree_flatten(output)
-    at = next(i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor))
-    leaves[at] = tensor
-    return tree_unflatten(leaves, spec)
+        return hook
+
+    def leave(path: str) -> Callable[..., None]:
+        def hook(_: nn.Module, __: Any, output: Any) -> None:
+            look = looks.get((path, calls.get(path, 0), False))
+            calls[path] = calls.get(path, 0) + 1
+            if look is not None:
+                look(first_tensor(output, path))
+
+        return hook
+
+    with ExitStack() as hooks:
+        for path in {path for path, _, _ in looks}:
+            hooks.callback(modules[path].register_forward_pre_hook(enter(path)).remove)
+            hooks.callback(modules[path].register_forward_hook(leave(path)).remove)
+        yield
 
 
 def _name(resolved: tuple[str, int]) -> str:

@@ -26,6 +26,7 @@ from nnviz_widget.engine.activations import version_of
 from nnviz_widget.engine.details import type_name
 from nnviz_widget.engine.eager import uncompiled
 from nnviz_widget.engine.failure import model_error, user_line
+from nnviz_widget.engine.interventions import applied, touched
 from nnviz_widget.engine.memory import Kept
 from nnviz_widget.engine.recording import STATE, Frame, Op, Recording, Ref, tensors_of
 from nnviz_widget.engine.tape import Stop, Tape, spec_of
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from torch import Tensor, nn
+
+    from nnviz_widget.engine.sites import Edit
 
 __all__ = ["Op", "Recording", "Ref", "record"]
 
@@ -164,9 +167,11 @@ class Recorder:
                 # the model also gets copies, as it may write into its input, which a leaf forbids.
                 args, kwargs = tree_map(_unleaf if grad else _same, (args, kwargs))
                 self._bind_inputs(args, kwargs, grad=grad)
-                self._hang_hooks()
-                with uncompiled(self.module), self.tape:
-                    output = self.module(*args, **kwargs)
+                self.tape.changing = touched()
+                with applied(self.module, self._swap):
+                    self._hang_hooks()  # after those of interventions: they are to see what these give
+                    with uncompiled(self.module), self.tape:
+                        output = self.module(*args, **kwargs)
                 self.check()
                 recording.output = self._finish(output, attached=attached)
         except Stop:
@@ -275,6 +280,15 @@ class Recorder:
         if self._progress is not None:
             self._progress(min(self._begun, len(self._paths)), len(self._paths))
 
+    def _swap(self, tensor: Tensor, edit: Edit) -> Tensor:
+        """Let an intervention put another tensor in the place of one, as the same value of the graph."""
+        before = self.memory.current(tensor)
+        after = edit(before)
+        ref = self.memory.find(before)
+        if ref is not None:
+            self.memory.bind(after, ref)
+        return after
+
     def _constant(self, tensor: Tensor) -> Ref:
         with torch._C.DisableTorchFunction():
             return self.tape.ref(tensor)
@@ -345,6 +359,7 @@ class Recorder:
         frame.outputs = self._refs(tensors)
         if frame.leaf and tensors and not any(ref.op >= frame.first for ref in frame.outputs):
             result = self._pass_through(frame, output, tensors)
+        self.tape.changing.discard(frame.id)
         if tensors:
             self.tape.made(frame.id, result if result is not None else self.memory.current(tensors[0]))
         return result

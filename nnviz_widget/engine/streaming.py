@@ -13,6 +13,7 @@ import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from nnviz_widget.engine.interventions import current, within
 from nnviz_widget.engine.jobs import CancelToken
 from nnviz_widget.errors import NNVizError
 
@@ -83,6 +84,8 @@ class Stream(ABC, Generic[Found]):
         self._last: Step | None = None
         self._private = False
         self._ended = False
+        #: Those of the block in which it was asked for, wherever its steps are taken.
+        self._interventions = current(twin)
 
     @abstractmethod
     def _start(self, module: nn.Module, token: CancelToken) -> Iterator[Step]:
@@ -173,7 +176,7 @@ class Stream(ABC, Generic[Found]):
             if self._steps is None:
                 self._begin()
             assert self._steps is not None
-            with self._twin.running():
+            with self._twin.running(), within(self._interventions):
                 step = next(self._steps, None)
             if step is None:
                 self._ended = True
@@ -196,7 +199,7 @@ class Stream(ABC, Generic[Found]):
             self.epoch, module = twin.sync(), twin.module
             self.consistent = not private
         self._private = private
-        with twin.running():
+        with twin.running(), within(self._interventions):
             self._steps = self._start(module, self._token)
 
 

@@ -101,6 +101,8 @@ class Tape(TorchFunctionMode):
         self._specs: dict[tuple[torch.Size, torch.dtype], tuple[Spec]] = {}
         #: Whether an operation drew random numbers.
         self.drew = False
+        #: Module calls whose output an intervention is still going to change.
+        self.changing: set[str] = set()
 
     def made(self, name: str, tensor: Tensor) -> None:
         """Keep the output of a node or group, and stop there if that was the goal."""
@@ -108,7 +110,7 @@ class Tape(TorchFunctionMode):
         ref = self.memory.find(tensor)
         if ref is not None:
             self.refs[name] = ref
-        if name == self._stop_at:
+        if name == self._stop_at and name not in self.changing:
             self.stopped = tensor
             raise Stop
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from nnviz_widget.engine.activations import storage_key
+from nnviz_widget.engine.interventions import current
 from nnviz_widget.engine.recorder import record
 from nnviz_widget.engine.watch import Held
 from nnviz_widget.errors import InputError, ModelError, OutOfMemoryError
@@ -153,7 +154,7 @@ class Units:
 
         def kept(epoch: int) -> Held | None:
             graph = self._graphs.get((id(trace), name))
-            return graph.held if graph is not None and graph.epoch == epoch else None
+            return graph.held if graph is not None and graph.fits(epoch) else None
 
         try:
             try:
@@ -182,7 +183,7 @@ class Units:
     def _graph(self, module: nn.Module, epoch: int, trace: Trace, name: str, token: CancelToken) -> _Graph:
         key = (id(trace), name)
         kept = self._graphs.get(key)
-        if kept is not None and kept.epoch == epoch:
+        if kept is not None and kept.fits(epoch):
             self._graphs.move_to_end(key)
             return kept
         for stale in [k for k, graph in self._graphs.items() if graph.epoch != epoch]:
@@ -273,6 +274,7 @@ class _Graph:
         self.leaves = leaves
         self.activation = activation
         self.epoch = epoch
+        self.interventions = current()
         self.held = held
         self.owner: weakref.ref[Trace] | None = None
         self._check = _Check()
@@ -282,6 +284,10 @@ class _Graph:
         stops = min(len(nodes), math.ceil(2 * seconds / _CHUNK_SECONDS)) - 1
         for i in range(1, stops + 1):
             nodes[i * len(nodes) // (stops + 1)].register_prehook(self._check)
+
+    def fits(self, epoch: int) -> bool:
+        """Whether this is the graph of the network as it is now."""
+        return self.epoch == epoch and self.interventions == current()
 
     def gradient(self, index: tuple[int, ...], token: CancelToken) -> tuple[Tensor, ...]:
         """Return the gradient of one element of the activation on each leaf; keeps the graph."""

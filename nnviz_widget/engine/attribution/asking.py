@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from nnviz_widget.engine.attribution.registry import MethodInfo
 
-__all__ = ["ask", "written"]
+__all__ = ["arguments", "ask", "literal", "written"]
 
 
 def ask(
@@ -52,19 +52,21 @@ def ask(
     checked = info.checked(options)
     if isinstance(checked.get("layer"), nn.Module):
         checked["layer"] = _path_of(checked["layer"], path)
-    args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = {}
-    if isinstance(inputs, dict):
-        kwargs = inputs
-    elif isinstance(inputs, (tuple, list)) and any(hasattr(part, "shape") for part in inputs):
-        args = tuple(inputs)
-    else:
-        args = (inputs,)
+    args, kwargs = arguments(inputs)
     extra = additional_forward_args
     extras = () if extra is None else tuple(extra) if isinstance(extra, (tuple, list)) else (extra,)
     (args, extras), kwargs = prepared((args, extras), kwargs, device)
     call = written(info, target, {name: value for name, value in options.items() if name in info.options})
     return Question(info, args, kwargs, extras, target, checked, call)
+
+
+def arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments that one input, several in a tuple or a list, or a dict of them stand for."""
+    if isinstance(inputs, dict):
+        return (), inputs
+    if isinstance(inputs, (tuple, list)) and any(hasattr(part, "shape") for part in inputs):
+        return tuple(inputs), {}
+    return (inputs,), {}
 
 
 def _path_of(module: nn.Module, path: Callable[[nn.Module], str | None]) -> str:
@@ -78,20 +80,21 @@ def written(info: MethodInfo, target: Any, options: Mapping[str, Any]) -> str:
     """Return the Python of a call; what has no literal is named after its option."""
     parts = ["inputs", f'method="{info.name}"']
     if target is not None:
-        parts.append(f"target={_literal(target, 'target')}")
+        parts.append(f"target={literal(target, 'target')}")
     parts += [
-        f"{name}={_literal(value, name)}"
+        f"{name}={literal(value, name)}"
         for name, value in options.items()
         if value is not info.options[name]
     ]
     return f"engine.attribute({', '.join(parts)})"
 
 
-def _literal(value: Any, name: str) -> str:
+def literal(value: Any, name: str) -> str:
+    """Return the Python of a value; of one without a literal, its name."""
     if isinstance(value, Tensor):
         return repr(value.tolist()) if value.numel() <= 8 and not value.is_floating_point() else name
     if isinstance(value, (tuple, list)):
-        parts = [_literal(part, f"{name}{i}") for i, part in enumerate(value)]
+        parts = [literal(part, f"{name}{i}") for i, part in enumerate(value)]
         comma = "," if len(parts) == 1 and isinstance(value, tuple) else ""
         return f"({', '.join(parts)}{comma})" if isinstance(value, tuple) else f"[{', '.join(parts)}]"
     if isinstance(value, str):

@@ -68,16 +68,23 @@ class Runs:
         target : object, optional
             In the place of the question's.
         """
-        args = (*question.args, *question.extra)
-        shapes = _shapes(question.args, question.kwargs)
-        return Task(
-            self.passes(module, args, question.kwargs, shapes, token),
-            question.args,
-            question.kwargs,
-            target=question.target if target is None else target,
-            extra=question.extra,
-            sizes=self.sizes,
-        )
+        target = question.target if target is None else target
+        args, kwargs, extra = question.args, question.kwargs, question.extra
+        return self.task_of(module, args, kwargs, token, target=target, extra=extra)
+
+    def task_of(
+        self,
+        module: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        token: CancelToken,
+        *,
+        target: Any = None,
+        extra: tuple[Any, ...] = (),
+    ) -> Task:
+        """Return a task for inputs as the model takes them, on its device."""
+        passes = self.passes(module, (*args, *extra), kwargs, _shapes(args, kwargs), token)
+        return Task(passes, args, kwargs, target=target, extra=extra, sizes=self.sizes)
 
 
 @dataclass(frozen=True)

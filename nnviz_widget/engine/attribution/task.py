@@ -18,8 +18,8 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from nnviz_widget.engine.attribution.baselines import baseline_of
 from nnviz_widget.engine.attribution.chunks import Chunks, Sizes
 from nnviz_widget.engine.attribution.targets import Target, scores_of
-from nnviz_widget.engine.passes import first_tensor
 from nnviz_widget.engine.recorder import record
+from nnviz_widget.engine.sites import first_tensor
 from nnviz_widget.errors import InputError, OutOfMemoryError
 
 if TYPE_CHECKING:
