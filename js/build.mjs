@@ -29,7 +29,9 @@ const main = {
 // of them would not know of each other's state.
 const pages = {
   ...common,
-  entryPoints: { explain: "js/src/explain/index.ts" },
+  entryPoints: Object.fromEntries(
+    ["explain", "paint", "influence", "output"].map((name) => [name, `js/src/${name}/index.ts`]),
+  ),
   format: "cjs",
   external: ["preact", "preact/hooks", "preact/jsx-runtime", "@preact/signals"],
   banner: { js: "export default (require) => { const module = { exports: {} };" },

@@ -45,6 +45,10 @@ export function App({ store }: { store: Store }) {
       view.help.value = !view.help.value;
     } else if (event.key === "e") {
       view.explain.value = !view.explain.value;
+    } else if (event.key === "p") {
+      view.paint.value = !view.paint.value;
+    } else if (event.key === "y") {
+      view.output.value = !view.output.value;
     } else if (event.key === "o") {
       view.outline.value = !view.outline.value;
     } else if (event.key === "[" || event.key === "]") {
@@ -71,7 +75,8 @@ export function App({ store }: { store: Store }) {
       <Notice store={store} />
       <div class="nn-body">
         <aside class="nn-side">
-          <InputCard store={store} />
+          {view.paint.value ? <LazyPage store={store} name="paint" /> : <InputCard store={store} />}
+          {store.pixel.value && <LazyPage store={store} name="influence" />}
           <Predictions store={store} />
         </aside>
         <main class="nn-graph">{drawn ? <GraphView store={store} /> : <Skeleton />}</main>
@@ -80,6 +85,7 @@ export function App({ store }: { store: Store }) {
           <MapsPanel store={store} />
         </Drawer>
         {view.explain.value && <LazyPage store={store} name="explain" />}
+        {view.output.value && <LazyPage store={store} name="output" />}
       </div>
       <PathNotice store={store} />
       <StatusLine store={store} />

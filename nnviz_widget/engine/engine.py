@@ -22,6 +22,7 @@ from nnviz_widget.engine.intervening import Intervening
 from nnviz_widget.engine.interventions import current, within
 from nnviz_widget.engine.jobs import CancelToken, Jobs
 from nnviz_widget.engine.measures import MEASURES, OF_THE_GRAPH, count_up, describe
+from nnviz_widget.engine.probing import Probing
 from nnviz_widget.engine.receptive import ReceptiveField, receptive_field
 from nnviz_widget.engine.recorder import record
 from nnviz_widget.engine.recording import Ref
@@ -57,7 +58,7 @@ _CPU_BUDGET = 1 << 30
 _DEVICE_SHARE = 8  # of a GPU's memory, one part in so many
 
 
-class Engine(Explaining, Intervening):
+class Engine(Explaining, Intervening, Probing):
     """See inside a PyTorch model while leaving it exactly as it is.
 
     Parameters
@@ -108,7 +109,7 @@ class Engine(Explaining, Intervening):
         self.progress: Callable[[int, int], None] | None = None
         self._twin = Twin(self._source.module, device=usable_device(device))
         self._units = Units(self._twin, _default_budget(self._twin.device))
-        self._runs = None
+        self._runs = self._live = None
         self._traces: weakref.WeakSet[Trace] = weakref.WeakSet()
         self.jobs = Jobs(f"nnviz-engine-{type(self._source.module).__name__}")
 
@@ -425,7 +426,7 @@ class Engine(Explaining, Intervening):
         """Cancel what runs, end the thread, and let go of all memory. Traces stay readable."""
         self.jobs.close()
         self._units.clear()
-        self._runs = None
+        self._runs = self._live = None
         self._twin.close()
         self._source = Source(nn.Module(), note=self._source.note)
 

@@ -191,8 +191,6 @@ class Passes:
             for gradient, tensor in zip(found, tensors, strict=True)
         )
 
-    # -- inside ---------------------------------------------------------------------------------------------
-
     def alone(self, path: str) -> bool:
         """Whether there is such a module, and it has no other name: calls of it can be counted."""
         part = self._modules.get(path)
@@ -220,6 +218,8 @@ class Passes:
             What the model returned.
         """
         return self.forward(args, kwargs, 1, looks=looks)[0]
+
+    # -- inside ---------------------------------------------------------------------------------------------
 
     @contextmanager
     def _hooked(

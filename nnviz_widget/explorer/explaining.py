@@ -87,7 +87,7 @@ def _described(info: MethodInfo) -> dict[str, Any]:
 def _attribute(exploration: Exploration, question: Question) -> Stream:
     p = question.p
     key = params.name(p, "key")
-    sample = params.integer(p, "sample", 0, exploration.batch.count, default=exploration.sample)
+    sample = params.integer(p, "sample", 0, exploration.batch.total, default=exploration.sample)
     info = method_named(params.name(p, "method"))
     target = params.integer(p, "target", 0, 2**31, default=None)
     args, kwargs = exploration.batch.sample(sample)
@@ -122,7 +122,7 @@ def _baseline(exploration: Exploration, given: object) -> Any:
     """Return what a page chose as a baseline: a name, a number, or ``sample:3`` for another sample."""
     if isinstance(given, str) and given.startswith("sample:"):
         index = given.removeprefix("sample:")
-        if not index.isdecimal() or int(index[:9]) >= exploration.batch.count:
+        if not index.isdecimal() or int(index[:9]) >= exploration.batch.total:
             raise InputError(f"There is no sample {index[:20]!r}.")
         args, kwargs = exploration.batch.sample(int(index))
         tensors = [t for t in (*args, *kwargs.values()) if isinstance(t, torch.Tensor)]
@@ -161,9 +161,9 @@ def _options(exploration: Exploration, info: MethodInfo, given: object) -> dict[
 
 def _baseline_picture(exploration: Exploration, question: Question) -> Reply:
     """Draw what a sample is compared with, as it is looked at."""
-    sample = params.integer(question.p, "sample", 0, exploration.batch.count, default=exploration.sample)
+    sample = params.integer(question.p, "sample", 0, exploration.batch.total, default=exploration.sample)
     given = _baseline(exploration, question.p.get("baselines"))
-    main = exploration.batch.main[sample : sample + 1]
+    main = exploration.batch.row(sample)
     if not main.is_floating_point():
         raise InputError("Whole-number inputs are compared in their embeddings, which are no picture.")
     baseline = baseline_of(given, (main,))[0] if not isinstance(given, tuple) else given[0]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from nnviz_widget.engine.engine import Engine
     from nnviz_widget.engine.trace import Trace
     from nnviz_widget.explorer.inputs import Batch
+    from nnviz_widget.explorer.painting import Affine
     from nnviz_widget.explorer.pictures import Denormalize
 
 __all__ = ["Exploration", "Shown", "StaleError", "describe"]
@@ -123,6 +124,7 @@ class Exploration:
         self.saliency: Shown | None = None
         self.known_epoch = 0
         self.shelf = Shelf()
+        self._affine: Affine | str | None = "unknown"
         self._graph: dict[str, Any] = {}
         self._run_job: Job[Any] | None = None
 
@@ -233,7 +235,7 @@ class Exploration:
         self.current, self.sample, self.failure, self.saliency = trace, sample, None, None
         self.run_number += 1
         self.known_epoch = max(self.known_epoch, trace.epoch)
-        target = self.targets[sample] if self.targets else None
+        target = self.targets[sample] if self.targets and sample < len(self.targets) else None
         scored = predictions(trace.output, self.names, target)
         run = self._run_of(sample, trace.epoch, milliseconds, scored, consistent=trace.consistent)
         news: dict[str, Any] = {}
@@ -322,6 +324,27 @@ class Exploration:
                 hint=f"Classes count from 0 to {classes - 1}.",
             )
         return None
+
+    def affine(self, row: Tensor) -> Affine | None:
+        """Return what `denormalize` does to a picture where that is affine; found out once."""
+        if isinstance(self._affine, str):
+            from nnviz_widget.explorer.painting import probe  # noqa: PLC0415  only where somebody paints
+
+            self._affine = probe(self.denormalize, row)
+        return self._affine
+
+    def paint(self, array: Any) -> None:
+        """Show an input of the user's own as the sample after the others, and run it."""
+        from nnviz_widget.explorer.painting import input_from_array, show  # noqa: PLC0415
+
+        base = self.sample if self.sample < self.batch.count else 0
+        before = self.batch
+        sample = show(self, input_from_array(self, array, base), base)
+        try:
+            self.run(sample)
+        except BaseException:
+            self.batch = before
+            raise
 
     # ---- questions ----------------------------------------------------------------------------------------
 

@@ -65,7 +65,7 @@ def _figure(exploration: Exploration, shown: Sequence[tuple[int, Attribution]]) 
         signed, _ = flat_maps(attribution.tensors[0][0], one=attribution.layer_values is not None)
         reach = float(np.percentile(np.abs(signed), _CLIP)) or float(np.abs(signed).max()) or 1.0
         extent = (0, signed.shape[1], signed.shape[0], 0)
-        rgb = draw_sample(exploration.batch.main, sample, exploration.denormalize).rgb
+        rgb = draw_sample(exploration.batch.row(sample), 0, exploration.denormalize).rgb
         axis.imshow(rgb.mean(-1), cmap="gray", extent=extent, vmin=-60, vmax=315)
         drawn = axis.imshow(signed, cmap="RdBu_r", vmin=-reach, vmax=reach, alpha=0.75, extent=extent)
         figure.colorbar(drawn, ax=axis, orientation="horizontal", shrink=0.8, pad=0.02)

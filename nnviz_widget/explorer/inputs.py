@@ -50,6 +50,9 @@ class Batch:
         All inputs are brought here, sample by sample: a large batch stays where it is.
     given : bool
         False where there are no inputs, and the model can not be run.
+    painted : (int, Tensor) or None
+        One more sample, after the others: what was painted, ``[1, ...]`` like `main`, and over which sample.
+        Of several inputs, the others are those of that sample.
     """
 
     args: tuple[Any, ...]
@@ -59,6 +62,18 @@ class Batch:
     dtype: torch.dtype | None = None
     device: torch.device | None = None
     given: bool = True
+    painted: tuple[int, Tensor] | None = None
+
+    @property
+    def total(self) -> int:
+        """Number of samples that can be on the screen, with the painted one."""
+        return self.count + (self.painted is not None)
+
+    def row(self, index: int) -> Tensor:
+        """Return one sample of `main`, ``[1, ...]``."""
+        if self.painted is not None and index == self.count:
+            return self.painted[1]
+        return self.main[index : index + 1]
 
     def sample(self, index: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return ``args, kwargs`` of one sample, with a batch axis of length 1."""
@@ -70,8 +85,11 @@ class Batch:
     def _cut(self, value: Any, index: int) -> Any:
         if not isinstance(value, Tensor):
             return value
-        if value.dim() > 0 and len(value) == self.count:
-            value = value[index : index + 1]
+        if value is self.main:
+            value = self.row(index)
+        elif value.dim() > 0 and len(value) == self.count:
+            at = self.painted[0] if self.painted is not None and index == self.count else index
+            value = value[at : at + 1]
         dtype = self.dtype if value.is_floating_point() else None
         return value.to(device=self.device or value.device, dtype=dtype or value.dtype)
 

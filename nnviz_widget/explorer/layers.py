@@ -32,7 +32,18 @@ if TYPE_CHECKING:
 
     Answer = tuple[dict[str, NDArray[Any]], dict[str, Any]]
 
-__all__ = ["activation", "extent", "maps", "pixel", "saliency", "statistics", "stats", "strips", "values"]
+__all__ = [
+    "activation",
+    "extent",
+    "maps",
+    "on_patches",
+    "pixel",
+    "saliency",
+    "statistics",
+    "stats",
+    "strips",
+    "values",
+]
 
 
 def channels_of(trace: Trace, node: str) -> tuple[str, Tensor]:
@@ -44,7 +55,7 @@ def _ran(trace: Trace, op: str) -> bool:
     return any(node.op == op for node in trace.graph.nodes)
 
 
-def _on_patches(stack: Tensor) -> Tensor:
+def on_patches(stack: Tensor) -> Tensor:
     """Lay tokens ``[D, T, 1]`` out on the image patches that they stand for, where they fill a square."""
     grid = patch_grid(stack.shape[1])
     if grid is None:
@@ -103,7 +114,7 @@ def strips(
         if stack.numel() == 0:
             continue
         if kind == "tokens" and patches:
-            laid = _on_patches(stack)
+            laid = on_patches(stack)
             kind, stack = ("tokens" if laid is stack else "maps"), laid
         chosen, tiles = _strongest(stack, count, size)
         found.append({"node": node, "kind": kind, "start": start})
@@ -195,11 +206,11 @@ def field(exploration: Exploration, shown: Shown) -> dict[str, Any]:
 
 def pixel(exploration: Exploration, sample: int, y: int, x: int) -> dict[str, Any]:
     """Return what is known about one input pixel: its values, and the newest saliency there."""
-    main = exploration.batch.main
+    row = exploration.batch.row(sample)
     shown = exploration.saliency
-    rgb = draw_sample(main, sample, exploration.denormalize).rgb
+    rgb = draw_sample(row, 0, exploration.denormalize).rgb
     return {
-        "values": _at(main[sample], y, x),
+        "values": _at(row[0], y, x),
         "display": rgb[y, x].tolist() if y < rgb.shape[0] and x < rgb.shape[1] else None,
         "saliency": None if shown is None or sample != exploration.sample else _at(shown.gradient, y, x),
         "unit": None if shown is None else list(shown.unit),

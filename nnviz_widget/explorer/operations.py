@@ -22,6 +22,7 @@ from nnviz_widget.engine.measures import MEASURES
 from nnviz_widget.errors import ModelError, NNVizError, nearest
 from nnviz_widget.explorer import layers, params, pictures
 from nnviz_widget.explorer.explaining import EXPLAINING
+from nnviz_widget.explorer.painting import PAINTING
 from nnviz_widget.explorer.replies import Question, Reply
 
 if TYPE_CHECKING:
@@ -166,9 +167,8 @@ def _inputs(exploration: Exploration, question: Question) -> Reply:
 
 
 def _input(exploration: Exploration, question: Question) -> Reply:
-    picture = pictures.draw_sample(
-        exploration.batch.main, _sample(exploration, question), exploration.denormalize
-    )
+    row = exploration.batch.row(_sample(exploration, question))
+    picture = pictures.draw_sample(row, 0, exploration.denormalize)
     shape = list(exploration.batch.main.shape[1:])
     return Reply({"rgb": picture.rgb}, {"shape": shape, "kind": picture.kind})
 
@@ -244,7 +244,7 @@ def _milliseconds(started: float) -> float:
 
 
 def _sample(exploration: Exploration, question: Question) -> int:
-    return params.integer(question.p, "sample", 0, exploration.batch.count, default=exploration.sample)
+    return params.integer(question.p, "sample", 0, exploration.batch.total, default=exploration.sample)
 
 
 _OPERATIONS: dict[str, Operation] = {
@@ -259,4 +259,5 @@ _OPERATIONS: dict[str, Operation] = {
     "saliency": _saliency,
     "pixel": _pixel,
     **EXPLAINING,
+    **PAINTING,
 }

@@ -20,7 +20,7 @@ from nnviz_widget.errors import InputError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Denormalize", "Picture", "draw_sample", "draw_thumbnails", "read_denormalize"]
+__all__ = ["Denormalize", "Picture", "draw_sample", "draw_thumbnails", "levels", "read_denormalize"]
 
 Denormalize = Callable[[Tensor], Any]
 
@@ -165,8 +165,14 @@ def _guess(main: Tensor) -> Denormalize:
     return stretch
 
 
-def _as_bytes(picture: Any, channels: int) -> NDArray[np.uint8]:
-    """Turn ``[1, C, H, W]``, ``[C, H, W]`` or ``[H, W, C]``, from 0 to 1 or bytes, into ``[H, W, 3]`` bytes.
+def levels(picture: Any, channels: int) -> Tensor:
+    """Turn what a denormalisation returned into ``[C, H, W]`` with values from 0 to 1, if it is a picture."""
+    values = _upright(picture, channels)
+    return values.double() / 255 if values.dtype == torch.uint8 else values.double()
+
+
+def _upright(picture: Any, channels: int) -> Tensor:
+    """Turn ``[1, C, H, W]``, ``[C, H, W]``, ``[H, W, C]`` or ``[H, W]`` into ``[C, H, W]``.
 
     Where the first axis is not as long as the sample has channels, the last one is taken for them.
     """
@@ -181,6 +187,12 @@ def _as_bytes(picture: Any, channels: int) -> NDArray[np.uint8]:
         raise ValueError(f"a picture has the shape {tuple(values.shape)}, expected [C, H, W]")
     if values.shape[0] != channels and values.shape[-1] in (1, 3, 4):
         values = values.permute(2, 0, 1)
+    return values
+
+
+def _as_bytes(picture: Any, channels: int) -> NDArray[np.uint8]:
+    """Turn a picture, from 0 to 1 or bytes, into ``[H, W, 3]`` bytes."""
+    values = _upright(picture, channels)
     if values.shape[0] == 4 or values.shape[0] == 3:
         values = values[:3]
     else:

@@ -123,7 +123,7 @@ def choose(
     if target is not None:
         chosen |= {"class": _class_index(exploration, target), "pixel": None}
     if sample is not None:
-        chosen["sample"] = _index_below(exploration.batch.count, "sample", sample)
+        chosen["sample"] = _index_below(exploration.batch.total, "sample", sample)
     if chosen["sample"] != exploration.sample:
         exploration.ask(lambda: exploration.run(chosen["sample"]))
     return chosen

@@ -61,7 +61,7 @@ STATIC = Path(__file__).parent.parent / "static"
 #: With this, anywidget watches the files and a page takes over every new build.
 HOT_RELOAD = os.environ.get("ANYWIDGET_HMR") == "1"
 #: Parts of the front end that a page fetches when it first opens them.
-PAGES = ("explain",)
+PAGES = ("explain", "paint", "influence", "output")
 FROM_PYTHON = ("graph", "info", "status", "run", "epoch")
 
 
@@ -243,6 +243,32 @@ class Explorer(anywidget.AnyWidget):
             target=target,
         )
 
+    @property
+    def painted(self) -> NDArray[Any] | None:
+        """The input that was painted last, ``[C, H, W]``, as the model takes it; None before that."""
+        painted = self._exploration.batch.painted
+        return None if painted is None else painted[1][0].cpu().numpy().copy()
+
+    def paint(self, array: Any) -> None:
+        """Show an input of your own: as the painted sample, after the others.
+
+        Parameters
+        ----------
+        array : array or Tensor
+            One input as the model takes it, ``[C, H, W]``; or a picture, uint8 ``[H, W, 3]``, which is
+            brought into the range of the inputs by undoing `denormalize`.
+
+        Raises
+        ------
+        InputError
+            It does not have the shape of a sample.
+        NNVizError
+            The model raised; what was on the screen stays.
+        """
+        self._exploration.wait()
+        self._exploration.ask(lambda: self._exploration.paint(array))
+        self.selection = {**self.selection, "sample": self._exploration.sample}
+
     def measure(self, what: str) -> dict[str, float | None]:
         """Return one number for every layer, operation and group of the run on the screen.
 
@@ -336,7 +362,7 @@ class Explorer(anywidget.AnyWidget):
 
     @t.validate("selection")
     def _clean_selection(self, proposal: Mapping[str, Any]) -> dict[str, Any]:
-        return selecting.clean(proposal["value"], self._exploration.batch.count)
+        return selecting.clean(proposal["value"], self._exploration.batch.total)
 
     def open(self) -> None:
         """Open the comm; called by ipywidgets."""

@@ -17,6 +17,8 @@ const KEYS: [string, [string[], string][]][] = [
       [["0", "+", "−"], "fit, zoom"],
       [["o"], "the layers as a list"],
       [["e"], "explain a class: methods side by side"],
+      [["p"], "paint the input"],
+      [["y"], "more about the output"],
     ],
   ],
   [

@@ -38,6 +38,18 @@ export function InputCard({ store }: { store: Store }) {
           )}
         </div>
       )}
+      {input?.kind === "image" && (
+        <button
+          type="button"
+          class="nn-chip"
+          title="change it, live (p)"
+          onClick={() => {
+            store.view.paint.value = true;
+          }}
+        >
+          paint
+        </button>
+      )}
       <Caption store={store} />
       <Thumbnails store={store} />
     </section>

@@ -39,6 +39,16 @@ export function Predictions({ store }: { store: Store }) {
           ]}
           onChoose={(choice) => setLogits(choice === "logits")}
         />
+        <button
+          type="button"
+          class="nn-chip"
+          title="more about the output (y)"
+          onClick={() => {
+            store.view.output.value = true;
+          }}
+        >
+          …
+        </button>
       </h3>
       <div class="nn-classes">
         {classes.map((entry) => (

@@ -176,6 +176,7 @@ export class Store {
     else if (view.search.peek() !== null) view.search.value = null;
     else if (view.outline.peek()) view.outline.value = false;
     else if (view.explain.peek()) view.explain.value = false;
+    else if (view.output.peek()) view.output.value = false;
     else if (view.zoom.peek()) view.zoom.value = false;
     else if (this.pixel.peek()) this.pixel.value = null;
     else if (now.pixel || now.class !== null) this.synced.select({ pixel: null, class: null });
@@ -390,7 +391,8 @@ export class Store {
 
   private async fetchInput(): Promise<void> {
     const sample = this.sample;
-    if (this.input.peek()?.sample === sample) return;
+    // What Python paints comes under one number, always another picture.
+    if (this.input.peek()?.sample === sample && sample < (this.synced.info.peek()?.samples ?? 0)) return;
     const reply = await this.settle(this.request("input", { sample }, { slot: "input" }));
     if (!reply) return;
     const { data: rgb, shape } = reply.arrays.rgb;

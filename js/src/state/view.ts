@@ -56,6 +56,10 @@ export interface View {
   outline: Signal<boolean>;
   /** The page of attributions, over the drawing. */
   explain: Signal<boolean>;
+  /** The painter in the place of the input card. */
+  paint: Signal<boolean>;
+  /** The page of the output, over the drawing. */
+  output: Signal<boolean>;
   drawer: Signal<boolean>;
   hover: Signal<Hover | null>;
   hoveredNode: Signal<string | null>;
@@ -84,6 +88,8 @@ export function createView(): View {
     help: signal(false),
     outline: signal(false),
     explain: signal(false),
+    paint: signal(false),
+    output: signal(false),
     drawer: signal(true),
     hover: signal(null),
     hoveredNode: signal(null),

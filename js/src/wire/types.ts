@@ -325,6 +325,36 @@ export interface Operations {
     arrays: { data: Uint8Array };
     meta: { kind: string };
   };
+  /** Runs a painted picture (one buffer, `[H, W, 3]` bytes) and answers with what is in sight. */
+  paint: {
+    params: {
+      /** The sample that was painted on. */
+      base: number;
+      nodes: { node: string; channels: number[] }[];
+      layer: string | null;
+      max_side: number;
+    };
+    arrays: {
+      tiles: Uint8Array;
+      /** As the arrays of "maps", where a layer is open. */
+      maps: Uint8Array;
+      low: Float32Array;
+      high: Float32Array;
+      strength: Float32Array;
+    };
+    meta: {
+      /** The number of the painted sample. */
+      sample: number;
+      strips: Operations["strips"]["meta"]["strips"];
+      maps?: Omit<Operations["maps"]["meta"], "ms">;
+      predictions: Predictions;
+      /** Whether the kernel had to run it the slow way. */
+      recorded: boolean;
+      /** Of the model alone, and of all. */
+      forward: number;
+      ms: number;
+    };
+  };
   /** Hands the kernel a PNG of the page (one buffer), for the notebook as it is saved. */
   still: { params: Record<string, never>; arrays: None; meta: None };
   /** Hands the kernel the file that it asked for with "draw" (one buffer), or says why there is none. */

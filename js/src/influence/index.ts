@@ -1,0 +1,5 @@
+import "./influence.css";
+
+export default function Nothing() {
+  return null;
+}

@@ -1,0 +1,5 @@
+import "./output.css";
+
+export default function Nothing() {
+  return null;
+}

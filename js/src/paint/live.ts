@@ -1,0 +1,217 @@
+// Frames while somebody draws: the newest picture goes out, what is on the screen comes back, and a meter counts.
+//
+// A message takes a while from here to the kernel and back, longer than a small network; so up to three frames are
+// on their way at once, and what comes back late is dropped. When the drawing rests, the whole run is asked for.
+
+import { batch, signal } from "@preact/signals";
+import type { Maps, Strip } from "../state/data";
+import type { Store } from "../state/store";
+import type { Run } from "../state/synced";
+import { isCancelled } from "../wire/client";
+import type { Reply } from "../wire/types";
+
+const LANES = 3;
+/** A network slower than this gets two lanes: a third would only add to the delay. */
+const SLOW_MS = 30;
+const REST_MS = 300;
+const METER_FRAMES = 12;
+const STRIP_SIZE = 36;
+const MAX_SIDE = 64;
+
+export interface Rate {
+  /** Frames a second; 0 before there are two. */
+  fps: number;
+  /** From the picture to the answer. */
+  trip: number;
+  /** Of it in the kernel. */
+  ms: number;
+  /** Whether some value in sight can only be read the slow way. */
+  recorded: boolean;
+}
+
+type Frame = { rgb: Uint8ClampedArray; base: number; rests: boolean };
+
+export class Live {
+  readonly rate = signal<Rate | null>(null);
+  readonly error = signal("");
+  private next: Frame | null = null;
+  private readonly busy = new Array<boolean>(LANES).fill(false);
+  private sent = 0;
+  private shown = 0;
+  private pace = 0;
+  private readonly times: number[] = [];
+  private resting: ReturnType<typeof setTimeout> | undefined;
+  private settling = false;
+  private stopped = false;
+
+  constructor(
+    private readonly store: Store,
+    /** The element whose cards are in sight or not. */
+    private readonly root: () => Element | null,
+  ) {}
+
+  /** Shows what the network makes of a picture; `rests` is false for a glance that shall not become a sample. */
+  ask(rgb: Uint8ClampedArray, base: number, rests = true): void {
+    if (this.stopped) return;
+    this.next = { rgb, base, rests };
+    clearTimeout(this.resting);
+    if (this.settling) {
+      this.settling = false;
+      void this.store.stop();
+    }
+    this.pump();
+  }
+
+  stop(): void {
+    this.stopped = true;
+    clearTimeout(this.resting);
+  }
+
+  private pump(): void {
+    const lanes = this.pace > SLOW_MS ? 2 : LANES;
+    const lane = this.busy.slice(0, lanes).indexOf(false);
+    if (!this.next || lane < 0) return;
+    const frame = this.next;
+    this.next = null;
+    void this.send(frame, lane);
+  }
+
+  private async send({ rgb, base, rests }: Frame, lane: number): Promise<void> {
+    const number = ++this.sent;
+    this.busy[lane] = true;
+    const started = performance.now();
+    try {
+      const layer = this.store.shown.peek();
+      const params = { base, nodes: inSight(this.store, this.root()), layer, max_side: MAX_SIDE };
+      const reply = await this.store.request("paint", params, {
+        slot: `paint ${lane}`,
+        buffers: [rgb.slice().buffer as ArrayBuffer],
+      });
+      if (number < this.shown || this.stopped) return;
+      this.shown = number;
+      this.pace = reply.meta.ms;
+      show(this.store, reply);
+      this.count(performance.now() - started, reply.meta);
+      this.error.value = "";
+    } catch (error) {
+      if (!isCancelled(error)) this.error.value = (error as Error).message;
+    } finally {
+      this.busy[lane] = false;
+      if (this.next) this.pump();
+      else if (rests && !this.busy.includes(true)) this.restSoon(rgb);
+    }
+  }
+
+  private count(trip: number, meta: { ms: number; recorded: boolean }): void {
+    const now = performance.now();
+    // A pause is no slow frame.
+    if (this.times.length > 0 && now - (this.times.at(-1) as number) > 500) this.times.length = 0;
+    this.times.push(now);
+    if (this.times.length > METER_FRAMES) this.times.shift();
+    const span = now - (this.times[0] as number);
+    const fps = span > 0 ? (1000 * (this.times.length - 1)) / span : 0;
+    this.rate.value = { fps, trip, ms: meta.ms, recorded: meta.recorded };
+  }
+
+  private restSoon(rgb: Uint8ClampedArray): void {
+    clearTimeout(this.resting);
+    this.resting = setTimeout(() => this.rest(rgb), REST_MS);
+  }
+
+  /** A full run of the painted sample makes everything else exact again. */
+  private rest(rgb: Uint8ClampedArray): void {
+    if (this.stopped || this.error.peek()) return;
+    const { store } = this;
+    const { synced } = store;
+    const sample = synced.info.peek()?.samples ?? 0;
+    const input = store.input.peek();
+    if (input) store.input.value = { ...input, sample, rgb: new Uint8Array(rgb) };
+    this.settling = true;
+    if (synced.selection.peek().sample === sample) void store.refresh();
+    else synced.select({ sample });
+    addThumbnail(store, rgb);
+  }
+}
+
+/** Nodes whose thumbnails can be seen, with the channels that they show. */
+export function inSight(store: Store, root: Element | null): { node: string; channels: number[] }[] {
+  const pane = root?.querySelector(".nn-graph")?.getBoundingClientRect();
+  if (!root || !pane) return [];
+  const strips = store.strips.peek();
+  const found = new Map<string, number[]>();
+  for (const card of root.querySelectorAll<HTMLElement>(".nn-graph [data-node]")) {
+    const strip = strips.get(card.dataset.node ?? "");
+    const at = card.getBoundingClientRect();
+    const seen = at.right > pane.left && at.left < pane.right && at.bottom > pane.top && at.top < pane.bottom;
+    if (strip && seen) found.set(strip.node, strip.channels);
+  }
+  return Array.from(found, ([node, channels]) => ({ node, channels })).slice(0, 400);
+}
+
+function show(store: Store, { meta, arrays, epoch }: Reply<"paint">): void {
+  batch(() => {
+    const run = store.synced.run.peek();
+    if (run) store.synced.run.value = { ...run, epoch, predictions: meta.predictions as Run["predictions"] };
+    store.strips.value = withStrips(store.strips.peek(), meta.strips, arrays.tiles.data);
+    const before = store.maps.peek().data;
+    const maps = meta.maps && mapsOf(meta.maps, arrays, before, meta.ms);
+    if (maps && store.shown.peek() === maps.node) store.maps.value = { state: "ready", data: maps };
+  });
+}
+
+function withStrips(
+  before: ReadonlyMap<string, Strip>,
+  strips: Reply<"paint">["meta"]["strips"],
+  bytes: Uint8Array,
+): ReadonlyMap<string, Strip> {
+  const next = new Map(before);
+  const area = STRIP_SIZE * STRIP_SIZE;
+  for (const { node, kind, start, channels } of strips) {
+    const tiles = bytes.subarray(start * area, (start + channels.length) * area);
+    next.set(node, { node, kind, channels, size: STRIP_SIZE, tiles });
+  }
+  return next;
+}
+
+let frames = 0;
+
+function mapsOf(
+  meta: NonNullable<Reply<"paint">["meta"]["maps"]>,
+  arrays: Reply<"paint">["arrays"],
+  before: Maps | null,
+  ms: number,
+): Maps | null {
+  const { maps, low, high, strength } = arrays;
+  if (!maps || !low || !high || !strength) return null;
+  const [loaded = 0, h = 1, w = 1] = maps.shape;
+  // Tiles keep their places while one draws, although other channels may be the strongest now.
+  const calm = before?.node === meta.node && before.strength.length === strength.data.length;
+  frames += 1;
+  return {
+    ...{ key: `paint ${frames}|${meta.node}`, node: meta.node, kind: meta.kind, shape: meta.shape },
+    ...{ tile: [h, w], tiles: maps.data, low: low.data, high: high.data, loaded, ms },
+    strength: calm ? before.strength : strength.data,
+    grid: meta.grid ?? null,
+    bad: new Map(meta.bad.map(({ channel, count }) => [channel, count])),
+  };
+}
+
+/** The painted sample stands after the others, where they are all there. */
+function addThumbnail(store: Store, rgb: Uint8ClampedArray): void {
+  const thumbs = store.thumbs.peek();
+  const samples = store.synced.info.peek()?.samples ?? 0;
+  const input = store.input.peek();
+  if (!thumbs || !input || thumbs.count > samples + 1) return;
+  const [h, w] = thumbs.size;
+  const all = new Uint8Array(3 * h * w * (samples + 1));
+  if (thumbs.rgb.length !== all.length && thumbs.rgb.length !== all.length - 3 * h * w) return;
+  all.set(thumbs.rgb.subarray(0, 3 * h * w * samples));
+  for (let y = 0; y < h; y++) {
+    for (let x = 0; x < w; x++) {
+      const [v, u] = [Math.floor(((y + 0.5) * input.height) / h), Math.floor(((x + 0.5) * input.width) / w)];
+      const from = 3 * (v * input.width + u);
+      all.set(rgb.subarray(from, from + 3), 3 * (samples * h * w + y * w + x));
+    }
+  }
+  store.thumbs.value = { count: samples + 1, size: thumbs.size, rgb: all };
+}

@@ -1,0 +1,75 @@
+"""The part of the engine that answers hands on the input and the output: live runs, influence, lens, changes.
+
+A part of the facade, and as thin: ``live``, ``influence``, ``lens`` and ``counterfactual`` do the work.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import TypeVar
+
+    from torch import Tensor
+
+    from nnviz_widget.engine.attribution.stream import Runs
+    from nnviz_widget.engine.jobs import CancelToken
+    from nnviz_widget.engine.live import Glimpse, Live
+    from nnviz_widget.engine.trace import Trace
+    from nnviz_widget.engine.twin import Twin
+
+    T = TypeVar("T")
+
+__all__ = ["Probing"]
+
+
+class Probing:
+    """What `Engine` answers about a changed input, and about the output."""
+
+    _twin: Twin
+    _live: Live | None = None
+
+    def _call(self, work: Callable[[CancelToken], T]) -> T:
+        """Run on the engine's thread."""
+        raise NotImplementedError
+
+    def _own(self, trace: Trace) -> None:
+        """Raise where this is no trace of this engine, or one without values."""
+        raise NotImplementedError
+
+    def _shared_runs(self) -> Runs:
+        raise NotImplementedError
+
+    def glimpse(
+        self,
+        trace: Trace,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        looks: Mapping[str, Callable[[Tensor], object]] | None = None,
+    ) -> Glimpse:
+        """Run another input as fast as the model runs by itself, and look at a few layers on the way.
+
+        Parameters
+        ----------
+        trace : Trace
+            Of this engine, of an input of the same shape.
+        args, kwargs
+            As the model takes them, on the engine's device.
+        looks : mapping, optional
+            From the id of a node or group to a function of its activation. It is called while the model runs,
+            and what it is given may be overwritten afterwards: return what is to be kept.
+
+        Returns
+        -------
+        Glimpse
+            ``output``, what the looks returned in ``seen``, and how long it took.
+        """
+        from nnviz_widget.engine.live import Live  # noqa: PLC0415  not always wanted
+
+        self._own(trace)
+        if self._live is None:
+            self._live = Live(self._shared_runs())
+        live = self._live
+        return self._call(lambda token: live.run(trace, args, kwargs or {}, looks or {}, token))
