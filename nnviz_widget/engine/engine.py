@@ -18,6 +18,7 @@ from torch import nn
 from nnviz_widget.engine.admission import check_model, prepared, usable_device
 from nnviz_widget.engine.advice import advised
 from nnviz_widget.engine.explaining import Explaining
+from nnviz_widget.engine.inspecting import Inspecting
 from nnviz_widget.engine.intervening import Intervening
 from nnviz_widget.engine.interventions import current, within
 from nnviz_widget.engine.jobs import CancelToken, Jobs
@@ -58,7 +59,7 @@ _CPU_BUDGET = 1 << 30
 _DEVICE_SHARE = 8  # of a GPU's memory, one part in so many
 
 
-class Engine(Explaining, Intervening, Probing):
+class Engine(Explaining, Intervening, Probing, Inspecting):
     """See inside a PyTorch model while leaving it exactly as it is.
 
     Parameters

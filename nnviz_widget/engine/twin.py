@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor, nn
 
+from nnviz_widget.engine.edits import Change, Edits
 from nnviz_widget.engine.guard import guarded
 from nnviz_widget.engine.sharing import CannotShareError, copy_modules, unwrap
 from nnviz_widget.engine.watch import Glance, Held, Probe, Seen, Watched
-from nnviz_widget.errors import InputError, ModelError
+from nnviz_widget.errors import InputError, ModelError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,6 +77,7 @@ class Twin:
         if self.device.type == home.type == "cpu":
             self.device = home  # "cpu:0" is no other place
         self._copies: _Copies | None = None if self.device == home else _Copies(self.device)
+        self._edits = Edits()
         self.epoch, self.shared, self.note = 0, True, ""
         self._contended, self._last, self._unprobed = False, 0, False
         self._watched: list[Watched] = []
@@ -107,6 +109,7 @@ class Twin:
             epoch = self._advance(seen, probe=probe)
             if self._copies is not None and not self._copies.refresh(epoch):
                 self._build()
+            self._edits.refresh(epoch)
             if self._glance is None and self.shared:
                 for watched in self._watched:
                     watched.link(self._make)
@@ -150,7 +153,13 @@ class Twin:
             consistent = self._still(epoch)
             if consistent:
                 break
-        return copy_modules(self._root, copies)[0], epoch, consistent
+
+        def make(tensor: Tensor) -> Tensor:
+            copied = copies(tensor)
+            self._edits.write(tensor, copied)
+            return copied
+
+        return copy_modules(self._root, make)[0], epoch, consistent
 
     def scratch(self, module: nn.Module) -> nn.Module:
         """Copy the twin, or what `frozen` gave, with private copies of every tensor, to be changed at will.
@@ -163,6 +172,54 @@ class Twin:
         if not self.shared:
             raise InputError(f"This needs a copy of the model. {self.note}")
         return copy_modules(module, _Copies(self.device))[0]
+
+    def change(self, change: Change) -> None:
+        """Run with some entries of a weight changed, on a private copy, from now on.
+
+        Raises
+        ------
+        InputError
+            The model runs itself, or the change does not fit.
+        """
+        if not self.shared:
+            raise InputError(f"Its weights cannot be changed in private. {self.note}")
+        with self._lock:
+            self._edits.add(change)
+            self._remake()
+
+    def unchange(self, change: Change) -> None:
+        """Take a change back."""
+        with self._lock:
+            self._edits.remove(change)
+            self._remake()
+
+    def original(self, path: str, name: str) -> Tensor:
+        """Return the user's own tensor behind a parameter or buffer of one module.
+
+        Raises
+        ------
+        InputError
+            The module has no such weight.
+        """
+        module = self._root.get_submodule(path)
+        own = {**module._parameters, **module._buffers}
+        tensor = own.get(name)
+        if tensor is None:
+            known = [key for key, part in own.items() if part is not None]
+            hint = f"It has {', '.join(known)}." if known else "Choose a layer that learns."
+            raise InputError(f"{path!r} has no weight {name!r}.{nearest(name, known)}", hint=hint)
+        return tensor
+
+    @property
+    def changes(self) -> int:
+        """How many changes of weights are in force."""
+        return len(self._edits)
+
+    def _remake(self) -> None:
+        """Build the twin anew over other tensors: what was computed before is of an older epoch."""
+        self._build()
+        self._seen = self._look()
+        self.epoch += 1
 
     def steadily(
         self, run: Callable[[nn.Module, int], T], kept: Callable[[int], Held | None] | None = None
@@ -241,6 +298,7 @@ class Twin:
         """Let go of the model and of every tensor."""
         with self._lock:
             self._watched.clear()
+            self._edits = Edits()
             self._probe = self._copies = self._glance = None
             self._seen, self._built = Seen(), []
             self.module = self._root = nn.Module()
@@ -280,7 +338,7 @@ class Twin:
         self._built = self._look().structure
 
     def _make(self, tensor: Tensor) -> Tensor:
-        return tensor if self._copies is None else self._copies(tensor)
+        return self._edits(tensor, tensor if self._copies is None else self._copies(tensor))
 
     def _look(self) -> Seen:
         if self._glance is not None:
