@@ -2,8 +2,8 @@
 
 `make screenshots` (`python -m scripts.screenshots`) runs it: `docs/explorer.png` (and the same in the dark
 theme) shows the bundled network with a layer and a pixel clicked, as a reader would; `docs/transformer.png`,
-`docs/resnet_stage.png` and `docs/unet.png` show graphs, `docs/explain.png` attributions side by side. Name some
-of them to take only those.
+`docs/resnet_stage.png` and `docs/unet.png` show graphs, `docs/explain.png` attributions side by side. Name
+some of them to take only those.
 """
 
 from __future__ import annotations
