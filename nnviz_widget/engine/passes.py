@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     Look = Callable[[Tensor], object]
 
-__all__ = ["Passes", "first_tensor", "replace_first"]
+__all__ = ["Passes", "first_tensor", "graph_of", "replace_first"]
 
 _CHECK_SECONDS = 0.025  # a cancel is looked for about this often inside one backward
 
@@ -280,7 +280,7 @@ class Passes:
 
     def _interruptible(self, result: Tensor) -> None:
         """Let a long backward, which is one call into C++, look for a cancel at some of its nodes."""
-        nodes = sorted(_graph_of(result), key=lambda node: node._sequence_nr())
+        nodes = sorted(graph_of(result), key=lambda node: node._sequence_nr())
         stops = min(len(nodes), math.ceil(2 * self._seconds / _CHECK_SECONDS)) - 1
         check = self.check
         for i in range(1, stops + 1):
@@ -330,7 +330,7 @@ def _name(resolved: tuple[str, int]) -> str:
     return f"{path}@{call}" if call else path
 
 
-def _graph_of(result: Tensor) -> Iterator[Any]:
+def graph_of(result: Tensor) -> Iterator[Any]:
     """Yield the nodes of the autograd graph behind a tensor."""
     waiting, seen = [result.grad_fn], set()
     while waiting:

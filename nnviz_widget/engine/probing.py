@@ -8,12 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import TypeVar
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from nnviz_widget.engine.attribution.stream import Runs
+    from nnviz_widget.engine.influence import Influence
     from nnviz_widget.engine.jobs import CancelToken
     from nnviz_widget.engine.live import Glimpse, Live
     from nnviz_widget.engine.trace import Trace
@@ -73,3 +74,53 @@ class Probing:
             self._live = Live(self._shared_runs())
         live = self._live
         return self._call(lambda token: live.run(trace, args, kwargs or {}, looks or {}, token))
+
+    def influence(
+        self,
+        trace: Trace,
+        pixel: int | tuple[int, ...],
+        layers: Sequence[str | nn.Module] | None = None,
+        *,
+        sample: int = 0,
+        change: float = 0.0,
+    ) -> Influence:
+        """Return what one number of the input, or one pixel, does to every layer.
+
+        The other way round than `unit_saliency`: one place of the input, all units of all layers. Exact, by
+        forward-mode derivatives; `Influence.how` says where the model only allows something else.
+
+        Parameters
+        ----------
+        trace : Trace
+            Of this engine; gives the input. The weights are those of now.
+        pixel : int or tuple of int
+            An index in one sample of the input, without the batch axis; or, of an image, ``(y, x)`` for all
+            channels of that pixel together.
+        layers : sequence of str or nn.Module, optional
+            Dotted paths, ids or modules; by default every node and group.
+        sample : int
+            Which sample of the batch.
+        change : float
+            Also run the model with this added there, and return what that changes (`Influence.measured`).
+
+        Returns
+        -------
+        Influence
+            ``derivatives`` and ``measured`` by id, each of the shape of the activation; ``strength()``.
+
+        Raises
+        ------
+        InputError
+            There is no such place, or the inputs are whole numbers.
+        UnknownLayerError
+            No such layer ran.
+        """
+        from nnviz_widget.engine.influence import influence  # noqa: PLC0415  not always wanted
+
+        self._own(trace)
+        names = list(trace.refs) if layers is None else [trace.resolve(layer) for layer in layers]
+        return self._call(
+            lambda token: influence(
+                self._twin, trace, pixel, names, sample=sample, change=float(change), token=token
+            )
+        )

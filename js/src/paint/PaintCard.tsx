@@ -6,10 +6,10 @@ import { Segments } from "../maps/Segments";
 import { Thumbnails } from "../panels/Thumbnails";
 import type { Store } from "../state/store";
 import { Easel } from "./easel";
+import { pictureIn } from "./elsewhere";
 import { Live } from "./live";
 import { type Adjust, border, type Colour, UNCHANGED } from "./picture";
 import { Sources } from "./Sources";
-import { pictureIn } from "./elsewhere";
 
 type Tool = "brush" | "erase" | "cover" | "move";
 

@@ -2,8 +2,8 @@
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { Easel } from "./easel";
-import type { Live } from "./live";
 import { fromFile, hasCamera, pictureIn, watchCamera } from "./elsewhere";
+import type { Live } from "./live";
 
 interface Props {
   easel: Easel;
