@@ -134,6 +134,31 @@ class Intervening:
             made["source"] = self._source_value(site, made["source"])
         return _in_force(Intervention(self._twin, kind, site, place, made, said))
 
+    def output(self, inputs: Any, additional_forward_args: Any = None) -> Any:
+        """Return what the model gives, with the interventions in force, and keep nothing of what is inside.
+
+        Parameters
+        ----------
+        inputs, additional_forward_args
+            As for `Engine.attribute`.
+
+        Returns
+        -------
+        object
+            As the model returns it, without a graph.
+        """
+        args, kwargs, extra = self._arguments(inputs, additional_forward_args)
+
+        def work(token: CancelToken) -> Any:
+            def run(module: nn.Module, _: int) -> Any:
+                with self._twin.running():
+                    task = self._shared_runs().task_of(module, args, kwargs, token, extra=extra)
+                    return task.output()
+
+            return self._twin.steadily(run)[0]
+
+        return self._call(work)
+
     def knock_outs(self, inputs: Any, layer: str | nn.Module, **options: Any) -> KnockOuts:
         """Return how much each channel of a layer matters to the target: what is lost without it.
 

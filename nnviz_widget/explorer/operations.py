@@ -22,6 +22,8 @@ from nnviz_widget.engine.measures import MEASURES
 from nnviz_widget.errors import ModelError, NNVizError, nearest
 from nnviz_widget.explorer import layers, params, pictures
 from nnviz_widget.explorer.explaining import EXPLAINING
+from nnviz_widget.explorer.inspecting import INSPECTING
+from nnviz_widget.explorer.intervening import INTERVENING
 from nnviz_widget.explorer.painting import PAINTING
 from nnviz_widget.explorer.replies import Question, Reply
 
@@ -259,5 +261,7 @@ _OPERATIONS: dict[str, Operation] = {
     "saliency": _saliency,
     "pixel": _pixel,
     **EXPLAINING,
+    **INSPECTING,
+    **INTERVENING,
     **PAINTING,
 }

@@ -168,6 +168,125 @@ export interface Method {
   options: Record<string, string | number | boolean | null>;
 }
 
+export type Each = "layer" | "position" | "channel" | "head";
+
+/** A change of what a layer gives; of the parts at most one is there. */
+export interface Intervention {
+  layer: string;
+  kind: "ablate" | "scale" | "clamp" | "replace" | "patch";
+  on: boolean;
+  channel?: number | null;
+  unit?: Unit | null;
+  head?: number | null;
+  /** Of "ablate" how, of "replace" by what. */
+  value?: number | "zero" | "mean";
+  factor?: number;
+  low?: number | null;
+  high?: number | null;
+  /** The sample that a patch comes from. */
+  source?: number;
+}
+
+/** A class without and with interventions. */
+export interface Compared {
+  index: number;
+  name: string;
+  before: number;
+  after: number | null;
+  logit_before: number;
+  logit_after: number | null;
+}
+
+/** A number that another one was made of. */
+export interface Operand {
+  name: string;
+  value: number;
+  node: string;
+  index: number[];
+}
+
+/** How a number came about, in words and numbers. */
+export interface Apart {
+  node: string;
+  op: string;
+  /** The node whose operation made it. */
+  at: string;
+  kind: string;
+  unit: Unit;
+  formula: string;
+  note: string;
+  result: number | null;
+  actual: number | null;
+  error: number | null;
+  numbers: [string, number | null][];
+  operands: Operand[];
+  /** The node whose maps the window lies on; empty where there are none. */
+  source: string;
+  first: number;
+  channel_count?: number;
+  /** Sum of the channels that were not sent. */
+  rest?: number;
+  /** Of a softmax, which of them. */
+  place?: number;
+  head?: number;
+  key_count?: number;
+}
+
+/** Windows `[C, h, w]`; lists by key, head or gate. */
+export interface ApartArrays {
+  patch?: Float32Array;
+  kernel?: Float32Array;
+  products?: Float32Array;
+  channels?: Int32Array;
+  partial?: Float32Array;
+  inside?: Uint8Array;
+  places?: Int32Array;
+  counts?: Int32Array;
+  edges?: Float32Array;
+  logits?: Float32Array;
+  exps?: Float32Array;
+  shares?: Float32Array;
+  row?: Float32Array;
+  gates?: Float32Array;
+  query?: Float32Array;
+  keys?: Float32Array;
+  scores?: Float32Array;
+  weights?: Float32Array;
+  values?: Float32Array;
+  heads?: Float32Array;
+}
+
+export interface WeightChange {
+  layer: string;
+  name: string;
+  index: number[];
+  value: number;
+}
+
+/** The weights of a layer in numbers. */
+export interface Learned {
+  layer: string;
+  type: string;
+  name: string;
+  names: string[];
+  shape: number[];
+  kernel_shape: number[] | null;
+  mean: number | null;
+  std: number | null;
+  low: number | null;
+  high: number | null;
+  zeros: number;
+  dead: number[];
+  duplicates: [number, number, number][];
+  notes: string[];
+  changes: WeightChange[];
+  picture: "tiles" | "matrix";
+  filter?: number;
+  colours?: boolean;
+  row?: number;
+  column?: number;
+}
+
 // biome-ignore lint/complexity/noBannedTypes: an operation without arrays has the empty object
 type None = {};
 
@@ -354,6 +473,81 @@ export interface Operations {
       forward: number;
       ms: number;
     };
+  };
+  /** The predictions under the interventions that are on, beside those without. */
+  intervene: {
+    params: { sample: number; interventions: Intervention[] };
+    arrays: None;
+    meta: {
+      sample: number;
+      classes: Compared[];
+      /** The Python of each intervention, and why it cannot be made; one of them is empty. */
+      calls: string[];
+      errors: string[];
+      ms: number;
+    };
+  };
+  /** What is lost without each channel (or head) of a layer, most first, as it is found out. */
+  knock_outs: {
+    params: { node: string; sample: number; target: number | null; value: "zero" | "mean"; heads: boolean };
+    arrays: { channels: Int32Array; effects: Float32Array; probabilities: Float32Array };
+    meta: { layer: string; target: number; baseline: number; progress: number; seconds: number };
+  };
+  /** How far patches from the run of `source` bring its prediction back: `[layers, parts]`, NaN where unknown. */
+  patch_effects: {
+    params: { sample: number; source: number; each: Each };
+    arrays: { effects: Float32Array };
+    meta: {
+      layers: string[];
+      /** Of the parts of each layer: `[]`, `[n]`, or `[rows, columns]` of regions. */
+      shapes: number[][];
+      each: Each;
+      clean: number;
+      corrupted: number;
+      /** The class whose score it is; of two the second is subtracted. */
+      target: number[];
+      progress: number;
+      seconds: number;
+    };
+  };
+  /** How one number of a layer came about. Which arrays there are depends on `kind`. */
+  arithmetic: {
+    params: { node: string; sample: number; unit: Unit; head?: number | null };
+    arrays: ApartArrays;
+    meta: Apart;
+  };
+  /** An activation function over the range of its real inputs. */
+  curve: {
+    params: { node: string; sample: number };
+    arrays: {
+      x: Float32Array;
+      y: Float32Array;
+      slope: Float32Array;
+      counts: Float32Array;
+      edges: Float32Array;
+    };
+    meta: { node: string; op: string; formula: string; saturated: number; inputs: number; note: string };
+  };
+  /** What a layer has learned; of a large matrix the part from `row` and `column`, of filters all slices of one. */
+  weights: {
+    params: { node: string; name?: string | null; filter?: number; row?: number; column?: number };
+    arrays: {
+      norms: Float32Array;
+      counts: Int32Array;
+      edges: Float32Array;
+      singular?: Float32Array;
+      tiles?: Float32Array;
+      strongest?: Int32Array;
+      slices?: Float32Array;
+      matrix?: Float32Array;
+    };
+    meta: Learned;
+  };
+  /** Changes one weight on a private copy, or takes all changes back, and runs the sample again. */
+  change_weight: {
+    params: { node?: string; name?: string; index?: number[] | null; value?: number };
+    arrays: None;
+    meta: { changes: WeightChange[] };
   };
   /** Hands the kernel a PNG of the page (one buffer), for the notebook as it is saved. */
   still: { params: Record<string, never>; arrays: None; meta: None };

@@ -148,6 +148,11 @@ class Task:
         args, kwargs = tree_unflatten(self._leaves, self._spec)
         return record(self.passes.module, tuple(args), dict(kwargs), keep=None, token=self.passes.token)
 
+    def output(self) -> Any:
+        """Return what the model gives for the unchanged samples, without a graph."""
+        args, kwargs = tree_unflatten(self._leaves, self._spec)
+        return self.passes.forward(args, kwargs, self.samples)[0]
+
     def scores(self, tensors: Sequence[Tensor], rows: Tensor) -> Tensor:
         """Return the target's score of each row, without a graph.
 
