@@ -1,0 +1,91 @@
+"""Networks of thousands of operations, and a page whose policy forbids workers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.browser.explorer_page import SHAPES, ExplorerPage
+from tests.browser.lab import Lab
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from playwright.sync_api import Browser
+
+    from tests.browser.lab import LabServer
+
+EXPLORE = """
+    import torch
+    import nnviz_widget as nnviz
+    from tests.benchmarks.generated import Deep, Flat, Tangle, Wide
+    w = nnviz.explore({model}.eval(), torch.ones(1, 8))
+    w
+"""
+
+
+@pytest.mark.parametrize("model", ["Deep(6, 6, 8)", "Flat(3000)", "Tangle(400)", "Wide(40, 12)"])
+def test_a_large_network_opens_with_at_most_sixty_cards(lab, model):
+    notebook = lab.open([EXPLORE.format(model=model)])
+    notebook.run()
+    page = ExplorerPage(notebook)
+    page.wait("ready")
+    page.nodes.first.wait_for()
+    cards = page.root.locator('.nn-node:not([data-open="true"])')
+    assert 2 <= cards.count() <= 60
+    assert notebook.python("len(w.graph['nodes'])") > 60
+
+
+def test_what_is_searched_in_a_large_network_is_found_and_opened(lab):
+    notebook = lab.open([EXPLORE.format(model="Deep(6, 6, 8)")])
+    notebook.run()
+    page = ExplorerPage(notebook)
+    page.wait("ready")
+    page.nodes.first.wait_for()
+    page.root.locator(".nn-stage").focus()
+    page.root.locator('.nn-node[tabindex="0"]').focus()
+    page.page.keyboard.press("/")
+    field = page.root.locator("input:focus")
+    field.fill("towers.4.stages.3.blocks.6.down")
+    field.press("Enter")
+    page.node("towers.4.stages.3.blocks.6.down").wait_for()
+    assert page.root.locator('.nn-node:not([data-open="true"])').count() <= 200
+
+
+FORBID = """
+    window.violations = [];
+    document.addEventListener('securitypolicyviolation', event => violations.push(event.violatedDirective));
+    const policy = document.createElement('meta');
+    policy.httpEquiv = 'Content-Security-Policy';
+    policy.content = "worker-src 'none'";
+    document.head.append(policy);
+"""
+
+
+@pytest.fixture
+def strict_lab(lab_server: LabServer, chromium: Browser) -> Iterator[Lab]:
+    """A page of its own, as its policy can not be taken back."""
+    lab = Lab(lab_server, chromium)
+    lab.page.evaluate(f"() => {{{FORBID}}}")
+    yield lab
+    lab.close()
+
+
+def test_the_page_works_where_workers_are_forbidden(strict_lab):
+    page = strict_lab.page
+    page.evaluate("() => void new Worker(URL.createObjectURL(new Blob(['0'])))")
+    page.wait_for_function("violations.includes('worker-src')")
+    page.evaluate("violations.length = 0")
+
+    notebook = strict_lab.open([SHAPES])
+    notebook.run()
+    explorer = ExplorerPage(notebook)
+    explorer.wait("ready")
+    explorer.open_group("stage2")
+    explorer.open_group("stage2.0")
+    explorer.click_layer("stage2.0.conv1")
+    explorer.root.locator("canvas[data-drawn]").first.wait_for()
+    assert page.evaluate("violations") == []
+    assert strict_lab.page_errors == []
+    notebook.close()
