@@ -2,7 +2,8 @@ import { afterEach, describe, expect, it, vi } from "vitest";
 import { graphOf, nextMatch, releaseGraph } from "../src/graph/controller";
 import { buildHierarchy, canOpen, countClosed, drawnItems, type Item } from "../src/graph/hierarchy";
 import { openAtFirst } from "../src/graph/opening";
-import { findItems } from "../src/graph/search";
+import { read } from "../src/graph/reading";
+import { findIds } from "../src/graph/search";
 import { categoryOf, formOf, hintOf, labelOf, nameOf, outputShape, timesOf } from "../src/graph/words";
 import type { Store } from "../src/state/store";
 import type { Graph } from "../src/state/synced";
@@ -296,7 +297,7 @@ describe("the words on a card", () => {
 });
 
 describe("search", () => {
-  const found = (graph: Graph, text: string) => findItems(buildHierarchy(graph), text).map((one) => one.id);
+  const found = (graph: Graph, text: string) => findIds(read(graph), text);
 
   it("matches names, types, operations and shapes, in order of execution", () => {
     expect(found(resnet(), "maxpool")).toEqual(["maxpool"]);
@@ -551,7 +552,7 @@ describe("the graph of a view", () => {
   it("goes from match to match, around, opening what is closed", () => {
     const { store: page, graph, drawn } = view(resnet());
     page.view.search.value = "downsample.0";
-    expect(graph.matches.value.map((one) => one.id)).toEqual([
+    expect(graph.matches.value).toEqual([
       "layer2.0.downsample.0",
       "layer3.0.downsample.0",
       "layer4.0.downsample.0",

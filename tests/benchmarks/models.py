@@ -38,6 +38,7 @@ def swin_t() -> nn.Module | None:
 def bert() -> nn.Module | None:
     """BERT base as Hugging Face writes it, or `None` where transformers is not installed."""
     with contextlib.suppress(ImportError):
+        importlib.import_module("tests.torchvision_stub")  # transformers reads torchvision where it is there
         transformers = importlib.import_module("transformers")
         torch.manual_seed(0)
         model: nn.Module = transformers.BertModel(transformers.BertConfig())
@@ -53,6 +54,7 @@ def gpt2() -> nn.Module:
 def gpt2_transformers() -> nn.Module | None:
     """GPT-2 small as Hugging Face writes it, or `None` where transformers is not installed."""
     with contextlib.suppress(ImportError):
+        importlib.import_module("tests.torchvision_stub")  # transformers reads torchvision where it is there
         transformers = importlib.import_module("transformers")
         torch.manual_seed(0)
         model = transformers.GPT2LMHeadModel(transformers.GPT2Config(use_cache=False))

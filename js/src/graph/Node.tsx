@@ -45,7 +45,7 @@ export function Node({ box, x, y, graph }: Props) {
   const found = useComputed(() => {
     const { value: matches } = graph.matches;
     if (matches.length === 0) return undefined;
-    return matches[graph.match.value]?.id === id ? "here" : graph.matched.value.has(id) ? "yes" : "no";
+    return matches[graph.match.value] === id ? "here" : graph.matched.value.has(id) ? "yes" : "no";
   });
   const news = useComputed(() => newIn(item, graph.store.added.value)).value;
   // What is open shows it card by card.

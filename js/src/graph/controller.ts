@@ -12,7 +12,7 @@ import { beside, type Lit, light, neighbours, type Side } from "./near";
 import { openAtFirst, outOfFolds, withOnlyChildren } from "./opening";
 import { Picture } from "./picture";
 import { read } from "./reading";
-import { countInside, findItems } from "./search";
+import { countInside, findIds } from "./search";
 import { cardsInSight, goesOn, whereFailed } from "./steady";
 import { centred, close, home, inSight, type Size, scaled, type Viewport, whole } from "./viewport";
 import { nameOf } from "./words";
@@ -34,7 +34,8 @@ export class GraphController extends Picture {
   /** The item that wears the ring: the selected one, or the closed one that holds it. */
   readonly ring: ReadonlySignal<{ id: string; exact: boolean } | null>;
   readonly lit: ReadonlySignal<Lit>;
-  readonly matches: ReadonlySignal<readonly Item[]>;
+  /** Ids of what was searched, in order of execution. */
+  readonly matches: ReadonlySignal<readonly string[]>;
   readonly matched: ReadonlySignal<ReadonlySet<string>>;
   readonly matchesInside: ReadonlySignal<ReadonlyMap<string, number>>;
 
@@ -69,10 +70,14 @@ export class GraphController extends Picture {
     });
     this.matches = computed(() => {
       const text = view.search.value;
-      return this.hierarchy.value && text ? findItems(this.hierarchy.value, text) : [];
+      return this.hierarchy.value && text ? findIds(this.hierarchy.value.reading, text) : [];
     });
-    this.matched = computed(() => new Set(this.matches.value.map((item) => item.id)));
-    this.matchesInside = computed(() => countInside(this.matches.value));
+    this.matched = computed(() => new Set(this.matches.value));
+    this.matchesInside = computed(() => {
+      const [found, hierarchy] = [this.matches.value, this.hierarchy.value];
+      const drawn = this.drawing.value?.boxes.map(({ item }) => item) ?? [];
+      return hierarchy && found.length > 0 ? countInside(found, drawn, hierarchy.reading) : new Map();
+    });
     this.follow();
   }
 
@@ -388,8 +393,9 @@ export class GraphController extends Picture {
     if (found.length === 0) return;
     const next = (this.match.peek() + step + found.length) % found.length;
     this.match.value = next;
-    const item = found[next] as Item;
-    this.reveal(item.id);
+    const id = found[next] as string;
+    this.reveal(id);
+    const item = this.itemOf(id) as Item;
     this.select(item);
     this.announce(`${next + 1} of ${found.length}: ${nameOf(item)}`);
   }
