@@ -10,7 +10,6 @@ from math import prod
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F  # noqa: N812  its name everywhere
 from torch import Tensor
 
 from nnviz_widget.errors import InputError
@@ -18,7 +17,7 @@ from nnviz_widget.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Positions", "areas", "ranks_from_top", "spearman", "ssim"]
+__all__ = ["Positions", "alike", "areas", "ordered", "ranks_from_top", "spearman", "ssim"]
 
 _SSIM_WINDOW, _SSIM_SIGMA = 11, 1.5
 
@@ -120,17 +119,28 @@ def spearman(first: Tensor, second: Tensor) -> Tensor:
 
     A map without any order (constant) correlates with nothing: 0.
     """
-    a, b = (_mean_ranks(x.double()) for x in (first, second))
-    a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
-    size = a.norm(dim=1) * b.norm(dim=1)
-    return torch.where(size > 0, (a * b).sum(1) / size.clamp(min=1e-30), 0.0)
+    return alike(ordered(first), ordered(second))
 
 
-def _mean_ranks(x: Tensor) -> Tensor:
-    ordered = x.sort(dim=1).values
-    x = x.contiguous()
-    below, upto = torch.searchsorted(ordered, x), torch.searchsorted(ordered, x, right=True)
-    return (below + upto - 1).double() / 2
+def ordered(x: Tensor) -> Tensor:
+    """Return the ranks of each row, ``[N, D]``, centred and of length one; zero for a constant row."""
+    values, order = x.sort(dim=1)
+    count = x.shape[1]
+    places = torch.arange(count, device=x.device).expand_as(order)
+    differs = values[:, 1:] != values[:, :-1]
+    edge = torch.ones_like(differs[:, :1])
+    # Of equal values each takes the mean of the first and the last place.
+    first = torch.where(torch.cat([edge, differs], 1), places, 0).cummax(1).values
+    last = torch.where(torch.cat([differs, edge], 1), places, count).flip(1).cummin(1).values.flip(1)
+    ranks = torch.empty(x.shape, dtype=torch.float64, device=x.device)
+    ranks.scatter_(1, order, (first + last).double() / 2)
+    ranks -= (count - 1) / 2
+    return ranks / ranks.norm(dim=1, keepdim=True).clamp(min=1e-30)
+
+
+def alike(first: Tensor, second: Tensor) -> Tensor:
+    """Return the rank correlation of each pair of rows of `ordered`, ``[N]``."""
+    return (first * second).sum(1)
 
 
 def ssim(first: Tensor, second: Tensor) -> Tensor:
@@ -146,13 +156,10 @@ def ssim(first: Tensor, second: Tensor) -> Tensor:
     """
     a, b = (_to_unit_range(x.double()) for x in (first, second))
     window = min(_SSIM_WINDOW, (min(a.shape[1:]) - 1) // 2 * 2 + 1)
-    offsets = torch.arange(window, dtype=a.dtype, device=a.device) - window // 2
-    line = torch.exp(-(offsets**2) / (2 * _SSIM_SIGMA**2))
-    line = line / line.sum()
-    kernel = (line[:, None] * line)[None, None]
+    down, right = (_windows(side, window).to(a) for side in a.shape[1:])
 
     def blurred(x: Tensor) -> Tensor:
-        return F.conv2d(x[:, None], kernel)[:, 0]
+        return down @ x @ right.T
 
     mean_a, mean_b = blurred(a), blurred(b)
     var_a, var_b = blurred(a * a) - mean_a**2, blurred(b * b) - mean_b**2
@@ -160,6 +167,15 @@ def ssim(first: Tensor, second: Tensor) -> Tensor:
     c1, c2 = 0.01**2, 0.03**2
     similar = (2 * mean_a * mean_b + c1) * (2 * both + c2)
     return (similar / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))).mean((1, 2))
+
+
+def _windows(side: int, width: int) -> Tensor:
+    """Return the matrix that takes the Gaussian mean of each window along one side, ``[windows, side]``."""
+    line = torch.exp(-((torch.arange(width).double() - width // 2) ** 2) / (2 * _SSIM_SIGMA**2))
+    matrix = torch.zeros(side - width + 1, side, dtype=torch.float64)
+    for row in range(len(matrix)):
+        matrix[row, row : row + width] = line / line.sum()
+    return matrix
 
 
 def _to_unit_range(x: Tensor) -> Tensor:

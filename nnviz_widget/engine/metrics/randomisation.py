@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from nnviz_widget.engine.metrics.case import Reading, part_of
-from nnviz_widget.engine.metrics.maps import spearman, ssim
+from nnviz_widget.engine.metrics.maps import alike, ordered, ssim
 from nnviz_widget.engine.metrics.registry import metric
 from nnviz_widget.engine.random_numbers import OwnRandomness
 from nnviz_widget.errors import InputError
@@ -69,6 +69,7 @@ def parameter_randomisation(
     parts = [module.get_submodule(passes.resolve(path)[0]) for path in paths]
     ends = _ends(len(paths), steps) if order == "cascade" else list(range(1, len(paths) + 1))
     signed, absolute = _both(case, case.values)
+    ranks = [ordered(signed), ordered(absolute)]
     told: list[dict[str, Any]] = []
     curve: list[Tensor] = []
     begun = 0
@@ -81,7 +82,10 @@ def parameter_randomisation(
         values = yield from part_of(case.explain(task.again(passes=passes)), number, len(ends))
         _restore(kept)
         now_signed, now_absolute = _both(case, values)
-        of_signed, of_absolute = spearman(signed, now_signed), spearman(absolute, now_absolute)
+        of_signed, of_absolute = (
+            alike(trained, ordered(now))
+            for trained, now in zip(ranks, (now_signed, now_absolute), strict=True)
+        )
         curve.append(of_absolute if case.absolute else of_signed)
         told.append(
             {
