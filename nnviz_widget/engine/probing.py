@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from nnviz_widget.engine.attribution.stream import Runs
+    from nnviz_widget.engine.counterfactual import Counterfactual, CounterfactualStream
     from nnviz_widget.engine.influence import Influence
     from nnviz_widget.engine.jobs import CancelToken
+    from nnviz_widget.engine.lens import LogitLens
     from nnviz_widget.engine.live import Glimpse, Live
     from nnviz_widget.engine.trace import Trace
     from nnviz_widget.engine.twin import Twin
@@ -124,3 +126,107 @@ class Probing:
                 self._twin, trace, pixel, names, sample=sample, change=float(change), token=token
             )
         )
+
+    def logit_lens(self, trace: Trace, layers: Sequence[str | nn.Module] | None = None) -> LogitLens:
+        """Return what a transformer would answer after each of its blocks.
+
+        Final norm and head on what each block gave: what comes after the last block runs on the value of
+        another one. For language models (GPT-2, Llama and their like) and vision transformers.
+
+        Parameters
+        ----------
+        trace : Trace
+            Of this engine; gives the input. The weights are those of now.
+        layers : sequence of str or nn.Module, optional
+            Whose values to read; by default those of all blocks.
+
+        Returns
+        -------
+        LogitLens
+            ``logits`` ``[blocks, N, K]`` (``[blocks, N, T, K]`` of a language model), ``layers``, ``top(k)``.
+
+        Raises
+        ------
+        InputError
+            The model has no row of blocks over one stream of tokens.
+        """
+        from nnviz_widget.engine.lens import logit_lens  # noqa: PLC0415  not always wanted
+
+        self._own(trace)
+        names = None if layers is None else [trace.resolve(layer) for layer in layers]
+        runs = self._shared_runs()
+        return self._call(lambda token: logit_lens(runs, trace, names, token))
+
+    def counterfactual(
+        self,
+        inputs: Any,
+        target: Any = None,
+        *,
+        method: str = "pgd",
+        norm: str = "linf",
+        epsilon: Any = 8 / 255,
+        step_size: Any = None,
+        steps: int = 40,
+        lower: Any = float("-inf"),
+        upper: Any = float("inf"),
+    ) -> Counterfactual:
+        """Return inputs changed a little, so that the model answers otherwise.
+
+        Parameters
+        ----------
+        inputs : Tensor, tuple, or dict
+            As the model takes them; the first of floating point is changed.
+        target : int, list or Tensor, optional
+            The class wanted, of all samples or of each; by default any other than the present one.
+        method : str
+            ``"pgd"`` (many small steps), ``"fgsm"`` (one), or ``"gradient"``: the smallest step along the
+            gradient of the input as it is, within the budget.
+        norm : str
+            What the budget holds for: ``"linf"``, the largest change, or ``"l2"``, the length of all changes.
+        epsilon : float or Tensor
+            The budget, in units of the inputs; a number, or one for each channel.
+        step_size : float or Tensor, optional
+            Of PGD; by default ``2.5 * epsilon / steps``.
+        steps : int
+            Of PGD.
+        lower, upper : float or Tensor
+            Range of the inputs, numbers or one for each channel.
+
+        Returns
+        -------
+        Counterfactual
+            ``values``, ``perturbation``, ``success``, ``predicted``, ``scores``, ``linf``, ``l2``.
+
+        Raises
+        ------
+        InputError
+            An option that does not fit, or an output that is no row of class scores.
+        """
+        with self.stream_counterfactual(
+            inputs,
+            target,
+            method=method,
+            norm=norm,
+            epsilon=epsilon,
+            step_size=step_size,
+            steps=steps,
+            lower=lower,
+            upper=upper,
+        ) as stream:
+            return stream.result()
+
+    def stream_counterfactual(self, inputs: Any, target: Any = None, **options: Any) -> CounterfactualStream:
+        """Return an iterator of the changed input after each step; closing it cancels.
+
+        Parameters
+        ----------
+        inputs, target, **options
+            As for `counterfactual`.
+        """
+        from nnviz_widget.engine.counterfactual import (  # noqa: PLC0415  not always wanted
+            CounterfactualStream,
+            asked,
+        )
+
+        args, kwargs, aim = asked(inputs, target, options, self._twin.device if self._twin.placed else None)
+        return CounterfactualStream(self._call, self._twin, args, kwargs, aim)
