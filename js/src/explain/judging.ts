@@ -7,7 +7,7 @@ import type { Ask, Explaining } from "./explaining";
 
 /** What a first table asks: how the score falls and rises, and whether random weights are noticed. */
 export const FIRST_METRICS = ["deletion", "insertion", "parameter_randomisation", "agreement"];
-/** A map that is still this alike when most weights are random shows the input, not the network. */
+/** A map that stays this alike while weights are made random shows the input, not the network. */
 export const UNMOVED = 0.5;
 const SANITY = "parameter_randomisation";
 
@@ -55,14 +55,9 @@ export class Judging {
     this.chosen.value = now.includes(name) ? now.filter((one) => one !== name) : [...now, name];
   }
 
-  /**
-   * How alike a map and the map of the network with random weights are, the mean over the later half of the cascade:
-   * a single step may be alike by chance. Null where it was not asked, or is not there yet.
-   */
+  /** How alike a map stays while weights are made random, the mean over the cascade; null where it is not there. */
   sanityOf(key: string): number | null {
-    const steps = this.table.value?.curves[SANITY]?.[key]?.y.filter(Number.isFinite) ?? [];
-    const late = steps.slice(Math.floor(steps.length / 2));
-    return late.length > 0 ? late.reduce((sum, value) => sum + value, 0) / late.length : null;
+    return this.table.value?.rows.find((row) => row.name === key)?.values[SANITY] ?? null;
   }
 
   private async learn(): Promise<void> {
