@@ -30,7 +30,10 @@ const main = {
 const pages = {
   ...common,
   entryPoints: Object.fromEntries(
-    ["explain", "paint", "influence", "output"].map((name) => [name, `js/src/${name}/index.ts`]),
+    ["explain", "paint", "influence", "output", "intervene"].map((name) => [
+      name,
+      `js/src/${name}/index.ts`,
+    ]),
   ),
   format: "cjs",
   external: ["preact", "preact/hooks", "preact/jsx-runtime", "@preact/signals"],

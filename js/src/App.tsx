@@ -49,6 +49,9 @@ export function App({ store }: { store: Store }) {
       view.paint.value = !view.paint.value;
     } else if (event.key === "y") {
       view.output.value = !view.output.value;
+    } else if (event.key === "a") {
+      view.tab.value = "intervene";
+      view.drawer.value = true;
     } else if (event.key === "o") {
       view.outline.value = !view.outline.value;
     } else if (event.key === "[" || event.key === "]") {

@@ -48,6 +48,8 @@ class KnockOuts:
         The score with all channels, mean over the samples.
     target : object
         In plain numbers.
+    total : int
+        How many channels there are to knock out.
     progress : float
         From 0 to 1.
     seconds : float
@@ -64,6 +66,7 @@ class KnockOuts:
     probabilities: Tensor | None
     baseline: float
     target: Any
+    total: int
     progress: float = 1.0
     seconds: float = 0.0
     forward_passes: int = 0
@@ -151,6 +154,7 @@ class KnockOutStream(Stream[KnockOuts]):
             probabilities=None if found.probabilities is None else found.probabilities[:done].clone(),
             baseline=found.baseline,
             target=task.told,
+            total=found.total,
             progress=self.progress,
             seconds=self.seconds,
             forward_passes=task.passes.forward_passes,

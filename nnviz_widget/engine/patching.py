@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import pairwise
+from math import prod
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -325,9 +326,10 @@ def _sites(task: Task, given: Sequence[str] | None, each: str) -> tuple[list[str
         fits = floats and len(spec.shape) > 1 and spec.shape[0] == task.samples
         if given is None and not fits:
             continue
-        if each == "position" and len(spec.shape) < 3 and given is None:
-            continue
         axis = known.get(ref) or ((1 if series else 2) if len(spec.shape) == 3 else 1)
+        places = prod(side for i, side in enumerate(spec.shape[1:], 1) if i != axis)
+        if each == "position" and places < 2 and given is None:
+            continue
         chosen.append((site, axis))
     if not chosen:
         raise InputError(f"No block of this model has what each={each!r} patches.", hint="Name some layers.")

@@ -160,12 +160,15 @@ def _knock_outs(exploration: Exploration, question: Question) -> Stream:
 
 def _ranked(found: KnockOuts) -> Reply:
     order = found.effects.argsort(descending=True, stable=True)
-    arrays: dict[str, NDArray[Any]] = {
-        "channels": found.channels[order].numpy().astype(np.int32),
-        "effects": found.effects[order].numpy().astype(np.float32),
-    }
-    if found.probabilities is not None:
-        arrays["probabilities"] = found.probabilities[order].numpy().astype(np.float32)
+    known = len(order)
+    # The parts of an answer have one shape: a place that is not filled yet has the channel -1.
+    channels = np.full(found.total, -1, np.int32)
+    channels[:known] = found.channels[order].numpy()
+    arrays: dict[str, NDArray[Any]] = {"channels": channels}
+    for name, values in (("effects", found.effects), ("probabilities", found.probabilities)):
+        if values is not None:
+            arrays[name] = np.zeros(found.total, np.float32)
+            arrays[name][:known] = values[order].numpy()
     meta = {
         "layer": found.layer,
         "target": found.target[0] if isinstance(found.target, list) else found.target,

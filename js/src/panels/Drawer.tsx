@@ -3,6 +3,7 @@
 import { useComputed } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
+import { LazyPage } from "../pages";
 import type { Store } from "../state/store";
 import type { Tab } from "../state/view";
 import { Code } from "./Code";
@@ -14,6 +15,7 @@ const STEP = 24;
 const DOUBLE_CLICK_MS = 320;
 const TABS: [Tab, string][] = [
   ["maps", "Maps"],
+  ["intervene", "Change"],
   ["stats", "Stats"],
   ["code", "Code"],
 ];
@@ -91,6 +93,7 @@ export function Drawer({ store, children }: { store: Store; children: ComponentC
       </div>
       <div class="nn-tab" role="tabpanel" aria-label={tab}>
         {tab === "maps" && children}
+        {tab === "intervene" && <LazyPage store={store} name={tab} />}
         {tab === "stats" && <Stats store={store} />}
         {tab === "code" && <Code store={store} />}
       </div>

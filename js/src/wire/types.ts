@@ -337,7 +337,7 @@ export interface Operations {
   };
   /** Raw floats `[H, W]` of one map. */
   values: {
-    params: { node: string; sample: number; channel: number };
+    params: { node: string; sample: number; channel: number; of?: "influence" };
     arrays: { values: Float32Array };
     meta: { node: string; channel: number };
   };
@@ -487,7 +487,7 @@ export interface Operations {
       ms: number;
     };
   };
-  /** What is lost without each channel (or head) of a layer, most first, as it is found out. */
+  /** What is lost without each channel (or head) of a layer, most first; -1 where it is not known yet. */
   knock_outs: {
     params: { node: string; sample: number; target: number | null; value: "zero" | "mean"; heads: boolean };
     arrays: { channels: Int32Array; effects: Float32Array; probabilities: Float32Array };
@@ -548,6 +548,68 @@ export interface Operations {
     params: { node?: string; name?: string; index?: number[] | null; value?: number };
     arrays: None;
     meta: { changes: WeightChange[] };
+  };
+  /** What an input pixel does to every node and then every group, as a share of the activation's own length. */
+  influence: {
+    params: { sample: number; y: number; x: number; layer: string | null };
+    arrays: {
+      strength: Float32Array;
+      /** Derivatives of the open layer, as the arrays of "maps". */
+      maps: Uint8Array;
+      low: Float32Array;
+      high: Float32Array;
+      reach: Float32Array;
+    };
+    meta: {
+      how: "forward mode" | "backward twice" | "finite differences";
+      why: string;
+      /** How far the pixel was changed for what follows. */
+      change: number;
+      classes: { index: number; name: string; by: number }[];
+      maps?: Omit<Operations["maps"]["meta"], "ms" | "bad">;
+      ms: number;
+    };
+  };
+  /** All logits of the run on the screen. */
+  logits: {
+    params: { sample: number };
+    arrays: { logits: Float32Array };
+    /** Whether the output is probabilities already. */
+    meta: { names: string[]; probabilities: boolean };
+  };
+  /** What a transformer would answer after each block: the most probable classes `[blocks, k]`. */
+  lens: {
+    params: { sample: number; token?: number };
+    arrays: { indices: Int32Array; probabilities: Float32Array; final: Float32Array };
+    meta: {
+      layers: string[];
+      token: number | null;
+      tokens: number | null;
+      final: { index: number; name: string };
+      names: string[][];
+    };
+  };
+  /** A picture changed a little, step by step: as it is looked at, and what was added, in levels of the picture. */
+  counterfactual: {
+    params: {
+      sample: number;
+      target: number | null;
+      method: "gradient" | "fgsm" | "pgd";
+      norm: "linf" | "l2";
+      budget: number;
+      steps: number;
+    };
+    arrays: { rgb: Uint8Array; difference: Float32Array };
+    meta: {
+      step: number;
+      steps: number;
+      success: boolean;
+      predicted: number;
+      linf: number;
+      l2: number;
+      classes: { index: number; name: string; prob: number }[];
+      seconds: number;
+    };
   };
   /** Hands the kernel a PNG of the page (one buffer), for the notebook as it is saved. */
   still: { params: Record<string, never>; arrays: None; meta: None };
