@@ -10,6 +10,7 @@ from torch import Tensor
 from nnviz_widget.engine.attribution.features import Features
 from nnviz_widget.engine.attribution.registry import method
 from nnviz_widget.engine.attribution.result import Part
+from nnviz_widget.engine.attribution.windows import spread_out
 from nnviz_widget.engine.variants import Variants, outcomes
 from nnviz_widget.errors import InputError
 
@@ -51,7 +52,7 @@ def feature_ablation(
     features = Features(task, feature_mask, n_segments)
     samples, total = task.samples, features.count * task.samples
     original = task.scores(task.inputs, task.every).double().cpu()
-    order = _spread_out(features.count)
+    order = spread_out(features.count)
     scores = torch.zeros(features.count, samples, dtype=torch.float64)
 
     def make(start: int, stop: int) -> list[Tensor]:
@@ -71,7 +72,7 @@ def feature_ablation(
         boxes = boxes[:, order].transpose(0, 1).flatten(0, 1)
     variants = Variants(torch.arange(total) % samples, make, boxes=boxes)
     flat = scores.view(-1)
-    for start, stop, found in outcomes(task, variants, size=perturbations_per_eval):
+    for start, stop, found in outcomes(task, variants, size=perturbations_per_eval, first=samples):
         flat[start:stop] = found.double().cpu()
         if stop >= samples:
             yield part(stop)
@@ -251,13 +252,6 @@ def _permutation(count: int, generator: torch.Generator) -> Tensor:
         drawn = torch.randperm(count, generator=generator)
         if not torch.equal(drawn, torch.arange(count)):
             return drawn
-
-
-def _spread_out(count: int) -> Tensor:
-    """Return the numbers below `count`, each far from those before it (van der Corput)."""
-    width = max(1, (count - 1).bit_length())
-    order = sorted(range(count), key=lambda number: int(f"{number:0{width}b}"[::-1], 2))
-    return torch.tensor(order)
 
 
 def _nearest(order: Tensor, done: int) -> Tensor:

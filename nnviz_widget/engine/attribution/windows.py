@@ -17,7 +17,7 @@ from nnviz_widget.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Order", "Windows", "windows_over"]
+__all__ = ["Order", "Windows", "spread_out", "windows_over"]
 
 #: The first map is there after about this share of the windows.
 _FIRST = 1 / 20
@@ -174,21 +174,53 @@ class Order:
         list of Tensor
             ``[N, *counts]`` for each input.
         """
-        level = sum(end <= done for end in self._ends) - 1
+        finished = sum(end <= done for end in self._ends) - 1
         found = []
         for grid, levels, offset in zip(self._grids, self._levels, self._offsets, strict=True):
-            position = self._position[offset : offset + len(grid)]
-            nearest = levels[min(level, len(levels) - 1)].nearest
-            position = torch.where(position < done, position, position[nearest])
-            found.append(scores[position].T.reshape(-1, *grid.counts))
+            position = self._position[offset : offset + len(grid)].reshape(grid.counts)
+            known = scores[position].movedim(-1, 0)
+            guess = levels[min(finished, len(levels) - 1)].between(known)
+            found.append(torch.where(position < done, known, guess))
         return found
 
 
 class _Level:
-    """Windows ``offset + i * step`` along each axis; `new` are not in the level before."""
+    """Windows at a regular distance along each axis.
 
-    def __init__(self, new: Tensor, nearest: Tensor) -> None:
-        self.new, self.nearest = new, nearest
+    Parameters
+    ----------
+    new : Tensor
+        The numbers of those that are not in the level before.
+    picked : sequence of Tensor
+        Their places along each axis.
+    counts : sequence of int
+        How many windows there are in all along each axis.
+    """
+
+    def __init__(self, new: Tensor, picked: Sequence[Tensor], counts: Sequence[int]) -> None:
+        self.new = new
+        self._picked = picked
+        self._weights = [_linear(some, count) for some, count in zip(picked, counts, strict=True)]
+
+    def between(self, scores: Tensor) -> Tensor:
+        """Return scores of all windows, ``[N, *counts]``, from those of this level, linearly."""
+        for axis, (some, weights) in enumerate(zip(self._picked, self._weights, strict=True)):
+            chosen = scores.index_select(axis + 1, some)
+            scores = torch.tensordot(chosen, weights, dims=([axis + 1], [0])).movedim(-1, axis + 1)
+        return scores
+
+
+def _linear(some: Tensor, count: int) -> Tensor:
+    """Return the weights of linear interpolation from some places to all, ``[some, count]``, float64."""
+    every = torch.arange(count)
+    right = torch.searchsorted(some, every).clamp(max=len(some) - 1)
+    left = (right - 1).clamp(min=0)
+    gap = (some[right] - some[left]).clamp(min=1)
+    share = ((every - some[left]) / gap).clamp(0, 1).double()
+    weights = torch.zeros(len(some), count, dtype=torch.float64)
+    weights[left, every] = 1 - share
+    weights[right, every] += share
+    return weights
 
 
 def _levels(grid: Windows, first: int) -> list[_Level]:
@@ -196,19 +228,24 @@ def _levels(grid: Windows, first: int) -> list[_Level]:
     step = 1
     while prod(len(_picked(count, step, step)) for count in grid.counts) > first:
         step *= 2
-    coarsest, levels, seen = step, [], torch.zeros(len(grid), dtype=torch.bool)
+    coarsest, levels, seen = step, [], torch.zeros(grid.counts, dtype=torch.bool)
     while step:
         picked = [_picked(count, step, coarsest) for count in grid.counts]
         inside = torch.zeros(grid.counts, dtype=torch.bool)
         inside[torch.meshgrid(*picked, indexing="ij")] = True
-        nearest = torch.zeros((), dtype=torch.long)
-        for axis, (count, some) in enumerate(zip(grid.counts, picked, strict=True)):
-            closest = some[(torch.arange(count)[:, None] - some).abs().argmin(1)]
-            nearest = nearest[..., None] * count + closest.reshape(*[1] * axis, count)
-        levels.append(_Level((inside.flatten() & ~seen).nonzero()[:, 0], nearest.flatten()))
-        seen |= inside.flatten()
+        new = (inside & ~seen).flatten().nonzero()[:, 0]
+        # All over the picture, not from its top to its bottom.
+        levels.append(_Level(new[spread_out(len(new))], picked, grid.counts))
+        seen |= inside
         step //= 2
     return levels
+
+
+def spread_out(count: int) -> Tensor:
+    """Return the numbers below `count`, each far from those just before it (van der Corput)."""
+    width = max(1, (count - 1).bit_length())
+    order = sorted(range(count), key=lambda number: int(f"{number:0{width}b}"[::-1], 2))
+    return torch.tensor(order, dtype=torch.long)
 
 
 def _picked(count: int, step: int, coarsest: int) -> Tensor:
