@@ -242,8 +242,7 @@ class _Search:
             return aim.source + torch.maximum(torch.minimum(way, aim.epsilon), -aim.epsilon)
         # A budget for each channel is one in units of that channel.
         way = way / aim.epsilon
-        length = way.flatten(1).norm(dim=1).reshape(-1, *[1] * (way.dim() - 1))
-        return aim.source + aim.epsilon * way / length.clamp(min=1)
+        return aim.source + aim.epsilon * way / _length(way).clamp(min=1)
 
     def descend(self) -> Iterator[_Made]:
         """FGSM in one step, PGD in many."""
@@ -286,8 +285,13 @@ class _Search:
 
 
 def _unit(way: Tensor) -> Tensor:
-    length = way.flatten(1).norm(dim=1).reshape(-1, *[1] * (way.dim() - 1))
-    return way / length.clamp(min=torch.finfo(way.dtype).tiny)
+    return way / _length(way).clamp(min=torch.finfo(way.dtype).tiny)
+
+
+def _length(way: Tensor) -> Tensor:
+    """Return the length of each sample, shaped to be divided by."""
+    length: Tensor = torch.linalg.vector_norm(way.flatten(1), dim=1)
+    return length.reshape(-1, *[1] * (way.dim() - 1))
 
 
 def asked(

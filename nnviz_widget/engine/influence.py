@@ -203,10 +203,10 @@ class _Asking:
         """Take derivatives in one pass of dual numbers."""
         found: dict[str, Tensor] = {}
         with forward_ad.dual_level():
-            dual = forward_ad.make_dual(self.source.detach(), self.direction)
+            dual = forward_ad.make_dual(self.source.detach(), self.direction)  # type: ignore[no-untyped-call]
             run = self.record(dual, grad=False)
             for name, value in _floating(run.activations).items():
-                tangent = forward_ad.unpack_dual(value).tangent
+                tangent = forward_ad.unpack_dual(value).tangent  # type: ignore[no-untyped-call]
                 found[name] = torch.zeros_like(value) if tangent is None else tangent.detach().clone()
         return found
 

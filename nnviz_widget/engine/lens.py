@@ -105,7 +105,8 @@ def logit_lens(runs: Runs, trace: Trace, layers: Sequence[str] | None, token: Ca
         found = []
         with runs.twin.running():
             passes = runs.passes(module, trace.args, trace.kwargs, shapes, token)
-            _, (end, *values) = passes.forward(trace.args, trace.kwargs, count, read=[last, *names])
+            given = passes.forward(trace.args, trace.kwargs, count, read=[last, *names])[1]
+            end, values = given[0], given[1:]
             for name, value in zip(names, values, strict=True):
                 if value.shape != end.shape:
                     raise InputError(

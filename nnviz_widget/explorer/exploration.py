@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nnviz_widget.engine.engine import Engine
+    from nnviz_widget.engine.influence import Influence
     from nnviz_widget.engine.trace import Trace
     from nnviz_widget.explorer.inputs import Batch
     from nnviz_widget.explorer.painting import Affine
@@ -124,6 +125,7 @@ class Exploration:
         self.saliency: Shown | None = None
         self.known_epoch = 0
         self.shelf = Shelf()
+        self.influenced: Influence | None = None
         self._affine: Affine | str | None = "unknown"
         self._graph: dict[str, Any] = {}
         self._run_job: Job[Any] | None = None
@@ -233,6 +235,7 @@ class Exploration:
         before = self.current if changed and self.failure is None else None
         turned = path_change(trace, before, None if sample == self.sample else sample)
         self.current, self.sample, self.failure, self.saliency = trace, sample, None, None
+        self.influenced = None
         self.run_number += 1
         self.known_epoch = max(self.known_epoch, trace.epoch)
         target = self.targets[sample] if self.targets and sample < len(self.targets) else None
@@ -408,7 +411,7 @@ class Exploration:
         """Cancel everything, end the thread, free what was kept."""
         self.engine.close()
         self.shelf.clear()
-        self.current = self.saliency = self._run_job = None
+        self.current = self.saliency = self.influenced = self._run_job = None
 
 
 class StaleError(NNVizError):

@@ -25,6 +25,7 @@ from nnviz_widget.explorer.explaining import EXPLAINING
 from nnviz_widget.explorer.inspecting import INSPECTING
 from nnviz_widget.explorer.intervening import INTERVENING
 from nnviz_widget.explorer.painting import PAINTING
+from nnviz_widget.explorer.probing import PROBING, influenced
 from nnviz_widget.explorer.replies import Question, Reply
 
 if TYPE_CHECKING:
@@ -201,7 +202,11 @@ def _values(exploration: Exploration, question: Question) -> Reply:
     trace = exploration.trace_of(_sample(exploration, question))
     node = exploration.resolve(params.name(question.p, "node"))
     channel = params.integer(question.p, "channel", 0, 2**31)
-    return Reply({"values": layers.values(trace, node, channel)}, {"node": node, "channel": channel})
+    of_influence = question.p.get("of") == "influence"
+    read = (
+        influenced(exploration, trace, node, channel) if of_influence else layers.values(trace, node, channel)
+    )
+    return Reply({"values": read}, {"node": node, "channel": channel})
 
 
 def _stats(exploration: Exploration, question: Question) -> Reply:
@@ -264,4 +269,5 @@ _OPERATIONS: dict[str, Operation] = {
     **INSPECTING,
     **INTERVENING,
     **PAINTING,
+    **PROBING,
 }

@@ -1,5 +1,5 @@
+// What an input pixel does, as a module of its own (js/build.mjs).
+
 import "./influence.css";
 
-export default function Nothing() {
-  return null;
-}
+export { InfluenceCard as default } from "./InfluenceCard";

@@ -292,7 +292,7 @@ function Board({ store, easel, live }: BoardProps) {
           onKeyUp={() => setCompared(false)}
           onBlur={() => setCompared(false)}
         >
-          hold: original
+          original
         </button>
       </div>
       <Adjustments easel={easel} adjust={adjust} />
@@ -310,7 +310,8 @@ function Adjustments({ easel, adjust }: { easel: Easel; adjust: Adjust }) {
   // One step back for one gesture, however many values it went through.
   const moving = useRef(false);
   return (
-    <div class="nn-paint-sliders">
+    <details class="nn-paint-sliders">
+      <summary>adjust</summary>
       {SLIDERS.map(([name, label, low, high, step]) => (
         <label key={name} class="nn-paint-slider" data-changed={adjust[name] !== UNCHANGED[name]}>
           <span>{label}</span>
@@ -336,7 +337,7 @@ function Adjustments({ easel, adjust }: { easel: Easel; adjust: Adjust }) {
           <span>{readable(name, adjust[name])}</span>
         </label>
       ))}
-    </div>
+    </details>
   );
 }
 

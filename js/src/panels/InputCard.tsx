@@ -43,6 +43,7 @@ export function InputCard({ store }: { store: Store }) {
           type="button"
           class="nn-chip"
           title="change it, live (p)"
+          style="align-self:start"
           onClick={() => {
             store.view.paint.value = true;
           }}

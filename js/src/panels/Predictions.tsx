@@ -39,16 +39,6 @@ export function Predictions({ store }: { store: Store }) {
           ]}
           onChoose={(choice) => setLogits(choice === "logits")}
         />
-        <button
-          type="button"
-          class="nn-chip"
-          title="more about the output (y)"
-          onClick={() => {
-            store.view.output.value = true;
-          }}
-        >
-          …
-        </button>
       </h3>
       <div class="nn-classes">
         {classes.map((entry) => (
@@ -61,6 +51,16 @@ export function Predictions({ store }: { store: Store }) {
           </>
         )}
       </div>
+      <button
+        type="button"
+        class="nn-chip"
+        title="temperature, lens, other classes (y)"
+        onClick={() => {
+          store.view.output.value = true;
+        }}
+      >
+        more
+      </button>
     </section>
   );
 }

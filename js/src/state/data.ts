@@ -22,6 +22,8 @@ export interface Maps {
   /** Channels that hold NaN or infinite values, and how many. */
   bad: ReadonlyMap<number, number>;
   ms: number;
+  /** What they show, where that is not the activation. */
+  of?: "influence";
 }
 
 export interface Strip {

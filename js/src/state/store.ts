@@ -505,7 +505,11 @@ export class Store {
   private async fetchValues(maps: Maps, channel: number, name: string): Promise<void> {
     this.valuesAsked = name;
     const reply = await this.settle(
-      this.request("values", { node: maps.node, sample: this.sample, channel }, { slot: "values" }),
+      this.request(
+        "values",
+        { node: maps.node, sample: this.sample, channel, of: maps.of },
+        { slot: "values" },
+      ),
     );
     if (this.valuesAsked === name) this.valuesAsked = "";
     const part = reply?.arrays.values;
