@@ -360,7 +360,8 @@ class Intervening:
 
     def _written(self, name: str, kind: str, parts: Mapping[str, Any], options: Mapping[str, Any]) -> str:
         given = {key: one for key, one in (*parts.items(), *options.items()) if one is not None}
-        told = "".join(f", {key}={literal(one, key)}" for key, one in given.items())
+        texts = {key: key if key == "source" else literal(one, key) for key, one in given.items()}
+        told = "".join(f", {key}={text}" for key, text in texts.items())
         return f'engine.intervene("{name}", "{kind}"{told})'
 
 

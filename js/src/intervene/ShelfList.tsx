@@ -45,9 +45,13 @@ function Entry({ shelf, item }: { shelf: Shelf; item: Item }) {
         onChange={(event) => shelf.change(item.key, { on: event.currentTarget.checked })}
       />
       <span class="nn-shelf-name" title={shelf.outcome.value?.calls.get(item.key) || name}>
-        <b>{item.kind}</b> {item.layer} <span class="nn-soft">{partOf(item)}</span>
+        <b>{item.kind}</b>
+        <span>{item.layer}</span>
+        <span class="nn-soft">{partOf(item)}</span>
       </span>
-      <Numbers shelf={shelf} item={item} />
+      <span class="nn-shelf-numbers">
+        <Numbers shelf={shelf} item={item} />
+      </span>
       <button
         type="button"
         class="nn-close"
