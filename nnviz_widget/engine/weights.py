@@ -78,6 +78,15 @@ class Weights:
     dead: list[int]
     duplicates: list[tuple[int, int, float]]
     notes: list[str] = field(default_factory=list)
+    _groups: int = 0
+
+    def entry(self, index: tuple[int, ...]) -> tuple[int, ...]:
+        """Return where an entry of `kernels` stands in `values`, whose inputs may come first."""
+        if not self._groups:
+            return index
+        out, into, *window = index
+        group = out // self.values.shape[1]
+        return (group * (self.values.shape[0] // self._groups) + into, out % self.values.shape[1], *window)
 
     def __repr__(self) -> str:
         shape = " × ".join(map(str, self.values.shape))
@@ -148,6 +157,7 @@ def read_weights(module: nn.Module, layer: str, name: str | None = None) -> Weig
         dead=dead,
         duplicates=_duplicates(rows, dead, notes) if kernels is not None else [],
         notes=notes,
+        _groups=_swapped(module, name),
     )
 
 
@@ -156,12 +166,18 @@ def _own(module: nn.Module) -> Mapping[str, Tensor]:
     return {key: tensor for key, tensor in named if tensor.numel() and not tensor.is_complex()}
 
 
+def _swapped(module: nn.Module, name: str) -> int:
+    """Return the groups of a transposed convolution, whose weight has the inputs first; 0 of others."""
+    swapped = name == "weight" and type(module).__name__.startswith("ConvTranspose")
+    return int(getattr(module, "groups", 1)) if swapped else 0
+
+
 def _kernels(module: nn.Module, name: str, values: Tensor) -> Tensor | None:
     """Return a parameter with its filters first; None for vectors."""
     if values.dim() < 2:
         return None
-    groups = getattr(module, "groups", 1)
-    if name == "weight" and type(module).__name__.startswith("ConvTranspose"):
+    groups = _swapped(module, name)
+    if groups:
         # [inputs, outputs / groups, ...]: each group of inputs makes its own outputs.
         parts = values.reshape(groups, -1, *values.shape[1:]).transpose(1, 2)
         return parts.reshape(-1, *parts.shape[2:])

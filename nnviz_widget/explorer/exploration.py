@@ -18,6 +18,7 @@ from nnviz_widget.engine.tiles import unit_at
 from nnviz_widget.errors import InputError, ModelError, NNVizError, UnknownLayerError
 from nnviz_widget.explorer.collecting import seldom
 from nnviz_widget.explorer.explaining import Shelf
+from nnviz_widget.explorer.inspecting import Changes
 from nnviz_widget.explorer.results import find_logits, path_change, predictions
 
 if TYPE_CHECKING:
@@ -101,6 +102,8 @@ class Exploration:
         Why there is nothing, or not all, on the screen.
     shelf : Shelf
         The attributions that the page shows.
+    changes : Changes
+        The weights that the page changed.
     """
 
     def __init__(
@@ -125,6 +128,7 @@ class Exploration:
         self.saliency: Shown | None = None
         self.known_epoch = 0
         self.shelf = Shelf()
+        self.changes = Changes()
         self.influenced: Influence | None = None
         self._affine: Affine | str | None = "unknown"
         self._graph: dict[str, Any] = {}
@@ -304,7 +308,7 @@ class Exploration:
         """Status of a finished run: ready, with a note where only shapes ran; an error about classes."""
         problem = self.class_problem(trace)
         if problem is None and trace.kind == "run":
-            return {"state": "ready"}
+            return {"state": "ready", **self.changes.status}
         if problem is None:
             message = f"{trace.note} There are no values, so no maps and no saliency."
             return {"state": "ready", "note": {"title": "Shapes only.", "message": message}}
@@ -410,6 +414,7 @@ class Exploration:
     def close(self) -> None:
         """Cancel everything, end the thread, free what was kept."""
         self.engine.close()
+        self.changes.reset()
         self.shelf.clear()
         self.current = self.saliency = self.influenced = self._run_job = None
 

@@ -61,7 +61,7 @@ STATIC = Path(__file__).parent.parent / "static"
 #: With this, anywidget watches the files and a page takes over every new build.
 HOT_RELOAD = os.environ.get("ANYWIDGET_HMR") == "1"
 #: Parts of the front end that a page fetches when it first opens them.
-PAGES = ("explain", "paint", "influence", "output", "intervene")
+PAGES = ("explain", "paint", "influence", "output", "math", "weights", "intervene")
 FROM_PYTHON = ("graph", "info", "status", "run", "epoch")
 
 

@@ -15,6 +15,8 @@ const STEP = 24;
 const DOUBLE_CLICK_MS = 320;
 const TABS: [Tab, string][] = [
   ["maps", "Maps"],
+  ["math", "Math"],
+  ["weights", "Weights"],
   ["intervene", "Change"],
   ["stats", "Stats"],
   ["code", "Code"],
@@ -93,7 +95,7 @@ export function Drawer({ store, children }: { store: Store; children: ComponentC
       </div>
       <div class="nn-tab" role="tabpanel" aria-label={tab}>
         {tab === "maps" && children}
-        {tab === "intervene" && <LazyPage store={store} name={tab} />}
+        {(tab === "math" || tab === "weights" || tab === "intervene") && <LazyPage key={tab} store={store} name={tab} />}
         {tab === "stats" && <Stats store={store} />}
         {tab === "code" && <Code store={store} />}
       </div>

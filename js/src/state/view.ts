@@ -3,7 +3,7 @@
 
 import { type Signal, signal } from "@preact/signals";
 
-export type Tab = "maps" | "intervene" | "stats" | "code";
+export type Tab = "maps" | "math" | "weights" | "intervene" | "stats" | "code";
 export type Colormap = "viridis" | "magma" | "gray" | "diverging";
 /** How a value becomes a colour: as it is (low to high), signed around zero, or its magnitude. */
 export type Sign = "value" | "signed" | "magnitude";

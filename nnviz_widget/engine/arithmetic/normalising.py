@@ -163,6 +163,7 @@ def softmax(case: Case) -> Arithmetic:
             "max": float(top),
             "exp": float(powers[at]),
             "sum": float(powers.sum()),
+            "place": float(at),
         },
         arrays={"logits": logits, "exps": powers, "shares": powers / powers.sum()},
         operands=[case.operand("x", given["input"], case.index)],
