@@ -3,6 +3,7 @@
 import { signal } from "@preact/signals";
 import { describe, expect, it } from "vitest";
 import {
+  attends,
   cellName,
   colours,
   type HeatMap,
@@ -222,5 +223,14 @@ describe("patches", () => {
     expect(cellName("position", 5, 9, 1)).toBe("position 5");
     expect(cellName("head", 2, 4, 1)).toBe("head 2");
     expect(cellName("layer", 0, 1, 1)).toBe("the whole layer");
+  });
+});
+
+describe("heads", () => {
+  it("are offered where something attends", () => {
+    const part = (path: string, type = "") => ({ path, type });
+    expect(attends([part("layers.0.self_attn"), part("fc")])).toBe(true);
+    expect(attends([part("x", "MultiheadAttention")])).toBe(true);
+    expect(attends([part("flatten"), part("pattern.conv")])).toBe(false);
   });
 });

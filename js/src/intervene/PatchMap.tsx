@@ -6,9 +6,11 @@ import { percent } from "../maps/format";
 import { Segments } from "../maps/Segments";
 import type { Store } from "../state/store";
 import type { Each } from "../wire/types";
-import { cellName, colours, type HeatMap, layerOf, type Patches, reachOf } from "./knocking";
+import { attends, cellName, colours, type HeatMap, layerOf, type Patches, reachOf } from "./knocking";
 import type { Shelf } from "./shelf";
 
+/** Samples without a picture, by their numbers. */
+const UNSEEN = 32;
 const EACH: [Each, string][] = [
   ["layer", "layers"],
   ["position", "positions"],
@@ -38,6 +40,7 @@ export function PatchMap({ store, shelf, patches }: { store: Store; shelf: Shelf
           label="what is patched"
           value={patches.each.value}
           options={EACH}
+          disabled={attends(store.nodes.value.values()) ? [] : ["head"]}
           onChoose={(choice) => {
             patches.each.value = choice;
             if (source !== null) void patches.start(run.sample);
@@ -123,9 +126,9 @@ function Sources({ store, chosen, onChoose }: SourcesProps) {
   const thumbs = store.thumbs.value;
   const now = store.synced.run.value?.sample;
   const samples = store.synced.info.value?.samples ?? 1;
-  if (!thumbs) return null;
-  const [height, width] = thumbs.size;
-  const shown = Math.min(samples, Math.floor(thumbs.rgb.length / Math.max(1, 3 * height * width)));
+  const [height, width] = thumbs?.size ?? [0, 0];
+  const pictures = thumbs ? Math.floor(thumbs.rgb.length / Math.max(1, 3 * height * width)) : 0;
+  const shown = Math.min(samples, pictures || UNSEEN);
   return (
     <div class="nn-patch-sources" role="toolbar" aria-label="the other sample">
       {Array.from({ length: shown }, (_, i) => (
@@ -138,7 +141,11 @@ function Sources({ store, chosen, onChoose }: SourcesProps) {
           disabled={i === now}
           onClick={() => onChoose(i)}
         >
-          <Thumb rgb={thumbs.rgb.subarray(3 * i * height * width)} height={height} width={width} />
+          {thumbs && pictures > 0 ? (
+            <Thumb rgb={thumbs.rgb.subarray(3 * i * height * width)} height={height} width={width} />
+          ) : (
+            <span class="nn-patch-number">{i}</span>
+          )}
         </button>
       ))}
     </div>

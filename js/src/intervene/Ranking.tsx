@@ -3,7 +3,7 @@
 import { percent, signed } from "../maps/format";
 import { Segments } from "../maps/Segments";
 import type { Store } from "../state/store";
-import type { KnockOuts, Ranked } from "./knocking";
+import { attends, type KnockOuts, type Ranked } from "./knocking";
 import type { Shelf } from "./shelf";
 
 const SHOWN = 40;
@@ -36,17 +36,19 @@ export function Ranking({ store, shelf, knocks }: { store: Store; shelf: Shelf; 
         >
           {running ? "stop" : "rank"}
         </button>
-        <Segments
-          label="what is knocked out"
-          value={knocks.heads.value ? "heads" : "channels"}
-          options={[
-            ["channels", "channels"],
-            ["heads", "heads"],
-          ]}
-          onChoose={(choice) => {
-            knocks.heads.value = choice === "heads";
-          }}
-        />
+        {(knocks.heads.value || attends(store.nodes.value.values())) && (
+          <Segments
+            label="what is knocked out"
+            value={knocks.heads.value ? "heads" : "channels"}
+            options={[
+              ["channels", "channels"],
+              ["heads", "heads"],
+            ]}
+            onChoose={(choice) => {
+              knocks.heads.value = choice === "heads";
+            }}
+          />
+        )}
         <Segments
           label="knocked out by"
           value={knocks.value.value}

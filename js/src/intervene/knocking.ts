@@ -160,3 +160,9 @@ export function colours(values: Float32Array, reach: number): Uint32Array {
     return diverging[ZERO + Math.round(127 * Math.max(-1, Math.min(1, value / reach)))] as number;
   });
 }
+
+/** Whether there is an attention among these parts of a network, as far as their names tell. */
+export function attends(parts: Iterable<{ path: string; type: string }>): boolean {
+  for (const { path, type } of parts) if (/[^l]att(en|n)/i.test(` ${path} ${type}`)) return true; // and no flatten
+  return false;
+}
