@@ -1,5 +1,5 @@
+// The page of the output as a module of its own (js/build.mjs).
+
 import "./output.css";
 
-export default function Nothing() {
-  return null;
-}
+export { OutputPanel as default } from "./OutputPanel";
