@@ -88,7 +88,7 @@ describe.each(cases())("the drawing of %s", (_, hierarchy, drawing) => {
         }
       }
     }
-  });
+  }, 30_000);
 
   it("ends every arrow at a card", () => {
     for (const { key, points, arrow } of drawing.segments) {

@@ -1,9 +1,8 @@
-// The general layout, for what is neither a chain nor parallel branches: ranks by dagre. Edges run straight down
-// through the rows and sideways only between them, so no edge ever crosses a box. Where dagre gives up (or would
-// take too long) the ranks are the longest paths and each row is centred.
+// The general layout, for what is neither a chain nor parallel branches: rows and columns. Edges run straight down
+// through the rows and sideways only between them, so no edge ever crosses a box.
 
-import { type EdgeLabel, Graph, type GraphLabel, layout, type NodeLabel } from "@dagrejs/dagre";
-import { orderRows } from "./ordering";
+import { columnsOf } from "./columns";
+import { inRows } from "./rows";
 import type { Edge } from "./series";
 
 export type Point = readonly [x: number, y: number];
@@ -30,8 +29,7 @@ export interface Bend {
 
 export const COLUMN_GAP = 20;
 export const ROW_GAP = 40;
-const MANY = 30;
-const TOO_MANY = 300;
+const POINT_GAP = 14;
 
 export function edgeKey(source: number, target: number): string {
   return `${source}>${target}`;
@@ -42,11 +40,7 @@ export function layered(
   edges: readonly Edge[],
   size: (vertex: number) => Size,
 ): Layered {
-  const placed =
-    edges.length <= TOO_MANY
-      ? (byDagre(vertices, edges, size) ?? byRank(vertices, edges, size))
-      : byRank(vertices, edges, size);
-  return finish(vertices, edges, size, placed);
+  return finish(vertices, edges, size, placed(vertices, edges, size));
 }
 
 interface Rough {
@@ -55,78 +49,29 @@ interface Rough {
   via: Map<string, Point[]>;
 }
 
-function byDagre(
-  vertices: readonly number[],
-  edges: readonly Edge[],
-  size: (vertex: number) => Size,
-): Rough | null {
-  const graph = new Graph<GraphLabel, NodeLabel, EdgeLabel>();
-  // The best ranks cost more than they are worth where there are many.
-  const ranker = vertices.length > MANY ? "tight-tree" : "network-simplex";
-  graph.setGraph({ rankdir: "TB", nodesep: COLUMN_GAP, edgesep: 14, ranksep: ROW_GAP, ranker });
-  graph.setDefaultEdgeLabel(() => ({}));
-  for (const vertex of vertices) graph.setNode(`${vertex}`, { ...size(vertex) });
-  for (const [source, target] of edges) graph.setEdge(`${source}`, `${target}`, {});
-  try {
-    layout(graph, { customOrder: orderRows });
-  } catch {
-    return null;
-  }
-  const centres = new Map<number, Point>();
-  for (const vertex of vertices) {
-    const { x, y } = graph.node(`${vertex}`);
-    if (!Number.isFinite(x) || !Number.isFinite(y)) return null;
-    centres.set(vertex, [x as number, y as number]);
-  }
-  const via = new Map<string, Point[]>();
-  for (const [source, target] of edges) {
-    const points = graph.edge(`${source}`, `${target}`).points ?? [];
-    via.set(
-      edgeKey(source, target),
-      points.slice(1, -1).map(({ x, y }): Point => [x, y]),
-    );
-  }
-  return { centres, via };
-}
-
-function byRank(vertices: readonly number[], edges: readonly Edge[], size: (vertex: number) => Size): Rough {
-  const rank = new Map(vertices.map((vertex) => [vertex, 0]));
-  const inside = edges.filter(([a, b]) => rank.has(a) && rank.has(b)).sort((a, b) => a[0] - b[0]);
-  for (const [source, target] of inside) {
-    rank.set(target, Math.max(rank.get(target) as number, (rank.get(source) as number) + 1));
-  }
-  const rows: number[][] = [];
-  for (const [vertex, at] of rank) {
-    rows[at] ??= [];
-    (rows[at] as number[]).push(vertex);
-  }
-  const centres = new Map<number, Point>();
+function placed(vertices: readonly number[], edges: readonly Edge[], size: (vertex: number) => Size): Rough {
+  const index = new Map(vertices.map((vertex, at) => [vertex, at]));
+  const sizes = vertices.map(size);
+  const pairs = edges.map(([a, b]) => [index.get(a) as number, index.get(b) as number] as const);
+  const inside = inRows(vertices.length, pairs);
+  const x = columnsOf(inside, {
+    count: vertices.length,
+    width: (at) => (sizes[at] as Size).width,
+    gap: COLUMN_GAP,
+    pointGap: POINT_GAP,
+  });
+  const y: number[] = [];
   let top = 0;
-  for (const row of rows) {
-    const width = row.reduce((sum, vertex) => sum + size(vertex).width + COLUMN_GAP, -COLUMN_GAP);
-    const height = Math.max(...row.map((vertex) => size(vertex).height));
-    let x = -width / 2;
-    for (const vertex of row) {
-      centres.set(vertex, [x + size(vertex).width / 2, top + height / 2]);
-      x += size(vertex).width + COLUMN_GAP;
-    }
+  for (const row of inside.rows) {
+    const height = Math.max(...row.map((at) => sizes[at]?.height ?? 0));
+    for (const at of row) y[at] = top + height / 2;
     top += height + ROW_GAP;
   }
-  // A long edge passes every row between its ends on the right of that row, where there is no box.
-  const via = new Map<string, Point[]>();
-  const used = rows.map(() => 0);
-  for (const [source, target] of inside) {
-    const points: Point[] = [];
-    for (let at = (rank.get(source) as number) + 1; at < (rank.get(target) as number); at++) {
-      const row = rows[at] as number[];
-      const last = row[row.length - 1] as number;
-      const [x, y] = centres.get(last) as Point;
-      used[at] = (used[at] as number) + 1;
-      points.push([x + size(last).width / 2 + 10 + 6 * Math.min(used[at] as number, 8), y]);
-    }
-    via.set(edgeKey(source, target), points);
-  }
-  return { centres, via };
+  const at = (place: number): Point => [x[place] as number, y[place] as number];
+  return {
+    centres: new Map(vertices.map((vertex, place) => [vertex, at(place)])),
+    via: new Map(edges.map(([a, b], edge) => [edgeKey(a, b), (inside.points[edge] as number[]).map(at)])),
+  };
 }
 
 /** Rows, the gaps between them, and for each edge where in which gap it changes its column. */
