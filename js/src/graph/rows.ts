@@ -84,13 +84,16 @@ function fromSources(sources: Neighbours, targets: Neighbours): number[] {
 
 /** Sweeps without fewer crossings after which it stays as it is. */
 const PATIENCE = 4;
+/** Of many points fewer sweeps are made: where thousands of lines cross, no order helps an eye. */
+const MOST_MOVES = 20_000;
 
 function ordered(ranks: readonly number[], ups: Neighbours, downs: Neighbours): number[][] {
   let rows = firstRows(ranks, downs);
   const place = new Int32Array(ranks.length);
   settle(rows, place);
   let [best, fewest, since] = [rows, Number.POSITIVE_INFINITY, 0];
-  for (let sweep = 0; since < PATIENCE && fewest > 0; sweep++, since++) {
+  const most = Math.max(2, MOST_MOVES / ranks.length);
+  for (let sweep = 0; sweep < most && since < PATIENCE && fewest > 0; sweep++, since++) {
     rows = swept(rows, place, sweep % 2 === 0 ? downs : ups, sweep % 2 === 0, sweep % 4 >= 2);
     const crossings = countCrossings(rows, downs, place);
     if (crossings < fewest) [best, fewest, since] = [rows, crossings, 0];
