@@ -159,7 +159,9 @@ class Stream(ABC, Generic[Found]):
         """Go on for one job; return the whole when it is there."""
         until = time.perf_counter() + _JOB_SECONDS
         while self._advance(token):
-            if time.perf_counter() > until and self.progress < 1:
+            if self.progress >= 1:
+                break  # that was the last step
+            if time.perf_counter() > until:
                 return None
         return self._whole()
 
