@@ -53,9 +53,13 @@ _CLASSES = (
 
 
 @method(
-    "captum", cost="as Captum says", family="layer", paper="Kokhlikyan et al. 2020, arXiv:2009.07896",
+    "captum",
+    cost="as Captum says",
+    family="layer",
+    shape="layer",
+    paper="Kokhlikyan et al. 2020, arXiv:2009.07896",
     needs="captum>=0.9",
-)  # fmt: skip
+)
 def captum(
     task: Task, *, attribution: str = "LayerDeepLift", layer: Any = None, arguments: Any = None
 ) -> Iterator[Part]:
