@@ -1,0 +1,130 @@
+"""Layers are changed in the drawer: the bars follow, the ranking ablates, another sample is patched in."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.browser.explorer_page import number
+from tests.browser.test_accessibility import AXE, serious
+
+LAYER = "stage3.1.conv2"
+
+REFERENCE = """
+import torch
+
+def changed(layer, change, sample=0):
+    '''The plain model's own answer, with a plain hook.'''
+    handle = demo.model.get_submodule(layer).register_forward_hook(lambda m, i, out: change(out.clone()))
+    with torch.no_grad():
+        probabilities = demo.model(demo.inputs[sample:sample + 1]).softmax(1)[0]
+    handle.remove()
+    return [round(100 * float(p), 3) for p in probabilities]
+
+def taken(channel, layer, other):
+    value = w._exploration.engine.trace(other).activation(layer)
+
+    def change(out):
+        out[:, channel] = value[:, channel]
+        return out
+    return change
+
+def zero(channel):
+    def change(out):
+        out[:, channel] = 0
+        return out
+    return change
+"""
+
+
+@pytest.fixture
+def page(explorer):
+    explorer.notebook.python(f"w.select('{LAYER}', channel=3)")
+    explorer.root.get_by_role("tab", name="Maps").wait_for()
+    explorer.root.locator('[role="tab"]').first.focus()
+    explorer.page.keyboard.press("a")
+    explorer.root.locator('[data-panel="change"]').wait_for()
+    return explorer
+
+
+def add(page, kind):
+    page.root.locator(f'.nn-change-kinds [data-kind="{kind}"]').click()
+    page.root.locator(f'.nn-shelf li[data-kind="{kind}"]').last.wait_for()
+    page.root.locator(".nn-change-bars").wait_for()
+
+
+def bars(page):
+    """Percent by class, as told on the page."""
+    told = {}
+    for bar in page.root.locator(".nn-change-bar").all():
+        title = bar.locator(".nn-change-value").inner_text()
+        told[int(bar.get_attribute("data-class"))] = number(title.replace("%", "").strip("<> "))
+    return told
+
+
+def wait_bars(page, call):
+    """Wait until the bars are what a plain hook gives."""
+    expected = page.notebook.python(call, setup=REFERENCE)
+
+    def same():
+        return all(abs(value - expected[index]) < 0.6 for index, value in bars(page).items())
+
+    for _ in range(100):
+        if same():
+            return
+        page.page.wait_for_timeout(50)
+    raise AssertionError((bars(page), expected))
+
+
+def test_the_bars_are_those_of_the_changed_network_and_go_back(page):
+    add(page, "ablate")
+    wait_bars(page, f"changed('{LAYER}', zero(3))")
+    page.root.locator(".nn-shelf li input[type=checkbox]").uncheck()
+    wait_bars(page, f"changed('{LAYER}', lambda out: out)")
+    page.root.locator(".nn-shelf li input[type=checkbox]").check()
+    add(page, "scale")
+    page.root.get_by_label("factor").fill("-1")
+    wait_bars(page, f"changed('{LAYER}', zero(3))")  # nothing, times minus one
+    page.root.get_by_role("button", name="Python").click()
+    assert (
+        f'engine.intervene("{LAYER}", "ablate", channel=3'
+        in page.root.locator(".nn-shelf-python").inner_text()
+    )
+    page.root.get_by_role("button", name="remove all").click()
+    assert page.root.locator(".nn-change-bars").count() == 0
+    page.root.get_by_role("button", name="undo").click()
+    page.root.locator(".nn-shelf li").nth(1).wait_for()
+
+
+def test_the_ranking_ablates_what_is_clicked(page):
+    page.root.locator('[data-role="knock"]').click()
+    page.root.locator('.nn-knock[data-done="true"][data-running="false"]').wait_for()
+    best = page.root.locator("[data-knock]").first
+    channel = int(best.get_attribute("data-knock"))
+    assert channel == page.notebook.python(
+        f"w._exploration.engine.knock_outs(demo.inputs[:1], '{LAYER}').ranking[0]"
+    )
+    best.click()
+    wait_bars(page, f"changed('{LAYER}', zero({channel}))")
+    page.notebook.eventually("w.selection['channel']", channel)
+    assert best.get_attribute("aria-pressed") == "true"
+    best.click()
+    page.root.locator(".nn-shelf li").wait_for(state="detached")
+
+
+def test_another_sample_is_patched_in_layer_by_layer(page):
+    page.root.locator('[data-source="3"]').click()
+    page.root.locator('.nn-patch[data-done="true"][data-running="false"]').wait_for()
+    layers = [one.get_attribute("data-patched") for one in page.root.locator("[data-patched]").all()]
+    expected = "w._exploration.engine.patch_effects(demo.inputs[3:4], demo.inputs[:1], each='position')"
+    assert layers == page.notebook.python(f"{expected}.layers")
+    told = float(page.root.locator(f'[data-patched="{layers[-1]}"]').get_attribute("data-best"))
+    exact = page.notebook.python(f"float({expected}.effects['{layers[-1]}'].max())")
+    assert told == pytest.approx(exact, abs=1e-3)
+    page.root.locator(".nn-change-kinds [data-kind=patch]").click()
+    wait_bars(page, f"changed('{LAYER}', taken(3, '{LAYER}', demo.inputs[3:4]))")
+
+
+def test_nothing_serious_stands_in_the_way_of_anybody(page):
+    add(page, "clamp")
+    page.page.evaluate(AXE.read_text())
+    assert serious(page) == []
