@@ -219,7 +219,7 @@ def test_what_does_not_fit_raises() -> None:
             engine.attribute(c.inputs, "layer_conductance", layer=c.layer, quadrature="midpoint")
         with pytest.raises(InputError, match="n_steps"):
             engine.attribute(c.inputs, "layer_conductance", layer=c.layer, n_steps=0)
-        with pytest.raises(InputError, match="neuron=.* is no unit of .8., which gives .16,."):
+        with pytest.raises(InputError, match=r"neuron=.* is no unit of .8., which gives .16,."):
             engine.attribute(c.inputs, "neuron_integrated_gradients", layer="8", neuron=(1, 3, 3), n_steps=2)
     steps_first = seeded(StepsFirst)
     with Engine(steps_first) as engine, pytest.raises(InputError, match="axis of the samples"):
