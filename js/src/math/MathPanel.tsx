@@ -51,8 +51,10 @@ export function MathPanel({ store }: { store: Store }) {
                 onStep={(by) => working.step(board, by)}
               />
               <figcaption class="nn-soft">
-                {board.word ? `output, ${board.word} ${board.channel}` : "output"} ·{" "}
-                {shape([board.rows, board.columns])}
+                {board.word
+                  ? `output, ${board.word === "channel" ? "ch" : board.word} ${board.channel}`
+                  : "output"}{" "}
+                · {shape([board.rows, board.columns])}
               </figcaption>
             </figure>
           </div>

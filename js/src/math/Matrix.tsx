@@ -19,7 +19,7 @@ interface Props {
   onChoose?(entry: number): void;
 }
 
-const READABLE = 30;
+const READABLE = 25;
 
 /** Colour of a value, and of text on it. */
 export function inks(value: number, reach: number): { background: string; color: string } {
