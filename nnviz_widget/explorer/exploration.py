@@ -344,8 +344,8 @@ class Exploration:
         """Show an input of the user's own as the sample after the others, and run it."""
         from nnviz_widget.explorer.painting import input_from_array, show  # noqa: PLC0415
 
-        base = self.sample if self.sample < self.batch.count else 0
         before = self.batch
+        base = self.sample if before.painted is None or self.sample < before.count else before.painted[0]
         sample = show(self, input_from_array(self, array, base), base)
         try:
             self.run(sample)
