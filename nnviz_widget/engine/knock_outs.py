@@ -203,12 +203,11 @@ def _knocked(
     def make(start: int, stop: int) -> list[Tensor]:
         rows = torch.arange(start, stop) % samples
         changed = value.index_select(0, rows.to(value.device))
-        for row in range(stop - start):
-            index: list[Any] = [slice(None)] * value.dim()
-            channel = int(order[(start + row) // samples])
-            index[0] = row
-            index[axis] = channel
-            changed[tuple(index)] = instead[(int(rows[row]), *index[1:])]
+        channels = order[torch.arange(start, stop) // samples]
+        # A view with the channels second, through which each row loses its own.
+        changed.movedim(axis, 1)[torch.arange(stop - start), channels] = instead.movedim(axis, 1)[
+            rows, channels
+        ]
         return [changed]
 
     variants = Variants(torch.arange(len(order) * samples) % samples, make, node=site)

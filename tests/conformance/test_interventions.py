@@ -278,6 +278,40 @@ def test_knock_outs_are_a_plain_loop_of_hooks(model, engine, value):
     assert found.ranking == sorted(range(8), key=lambda c: -found.effect(c))
 
 
+class Past(nn.Module):
+    """What runs past the layer is added, joined, or counted."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.stem, self.conv = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.head = nn.LazyLinear(3)
+        self.how = how
+
+    def forward(self, x: Tensor) -> Any:
+        past = self.stem(x).relu()
+        inside = self.conv(past).relu()
+        if self.how == "add":
+            joined = inside + past
+        elif self.how == "cat":
+            joined = torch.cat([inside, past], 1)
+        else:
+            joined = inside
+        return self.head(joined.reshape(len(x), -1))
+
+
+@pytest.mark.parametrize("how", ["add", "cat", "view"])
+def test_what_runs_past_the_layer_is_that_of_the_sample(how):
+    model, x = Past(how), pictures(1)
+    model(x)
+    model.eval()
+    with Engine(model) as engine:
+        found = engine.knock_outs(x, "conv", target=1)
+    for channel in range(4):
+        lost = (model(x).detach() - hooked(model, {"conv": put(channel, value=0.0)}, x))[0, 1]
+        assert found.effect(channel) == pytest.approx(float(lost), abs=1e-6)
+
+
 def test_knock_outs_do_not_depend_on_the_chunk_and_fill_up(engine):
     x = pictures(2)
     whole = engine.knock_outs(x, "2", target=1)

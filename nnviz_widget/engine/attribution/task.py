@@ -231,6 +231,38 @@ class Task:
         output, values = self._run(tensors, rows, read=read, edits=edits, grad=grad)
         return self._scores(output, rows), output, values
 
+    def run_from(self, node: str, value: Tensor, rows: Tensor) -> tuple[Tensor, Any]:
+        """Run a single sample up to a layer, variants of what that gives from there on.
+
+        What comes past the layer has one row, which broadcasts in whatever works element by element;
+        elsewhere the model raises, or gives another number of rows.
+
+        Parameters
+        ----------
+        node : str
+            Path (``path@call``) of the module.
+        value : Tensor
+            What it gives instead, ``[B, ...]``.
+        rows : Tensor
+            Zeros, ``[B]``.
+
+        Returns
+        -------
+        scores, output
+            As of `run`.
+
+        Raises
+        ------
+        InputError
+            The output has another number of rows.
+        """
+        output, _ = self._run(self.inputs, self.every, edits={node: lambda _: value})
+        given = len(scores_of(output))
+        if given != len(rows):
+            raise InputError(f"The output has {given} row(s) for {len(rows)} variants of {node!r}.")
+        self.passes.forward_passes += len(rows) - 1
+        return self._scores(output, rows), output
+
     def read(
         self, layers: Sequence[str | nn.Module], tensors: Sequence[Tensor], rows: Tensor
     ) -> list[Tensor]:
