@@ -178,7 +178,7 @@ def show(exploration: Exploration, painted: Tensor, base: int) -> int:
 
 def _channels(picture: NDArray[np.uint8], channels: int) -> Tensor:
     """Return a picture as ``[channels, H, W]`` from 0 to 1: colours, or how bright it is."""
-    values = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).double() / 255
+    values = torch.from_numpy(np.array(picture)).permute(2, 0, 1).double() / 255
     if channels == 3:
         return values
     if channels == 4:
