@@ -237,7 +237,10 @@ function Table({ weighing, meta, arrays, width }: Pictured) {
   const [rows = 1, columns = 1] = matrix.shape;
   const all = meta.kernel_shape ?? [1, meta.shape.reduce((a, b) => a * b, 1)];
   const [top, left] = [meta.row ?? 0, meta.column ?? 0];
-  const cell = Math.max(4, Math.min(34, Math.floor((width - 50) / columns)));
+  const cell = Math.max(
+    4,
+    Math.min(34, Math.floor((width - 50) / columns), Math.max(14, Math.floor(300 / rows))),
+  );
   const chosen = weighing.chosen.value?.index;
   const at = (entry: number) => [top + Math.floor(entry / columns), left + (entry % columns)];
   const said = hover === null ? null : at(hover);
