@@ -82,6 +82,12 @@ export function Counterfactual({ store }: { store: Store }) {
     }
   }
 
+  // The button stays enabled meanwhile: one that is not loses the focus, and with it the keys.
+  function cancel(): void {
+    stop.current?.abort();
+    setState("idle");
+  }
+
   return (
     <section class="nn-output-part" data-role="counterfactual" data-state={state}>
       <h4>What would change the answer</h4>
@@ -130,8 +136,8 @@ export function Counterfactual({ store }: { store: Store }) {
           />{" "}
           {norm === "linf" ? "/ 255" : ""}
         </label>
-        <button type="button" class="nn-chip" disabled={state === "busy"} onClick={() => void search()}>
-          {state === "busy" ? "searching …" : "search"}
+        <button type="button" class="nn-chip" onClick={() => (state === "busy" ? cancel() : void search())}>
+          {state === "busy" ? "stop" : "search"}
         </button>
       </div>
       {error && (
