@@ -42,8 +42,10 @@ def test_pointing_stepping_and_playing_move_over_the_places(math):
     math.root.locator(".nn-math-player").get_by_role("button", name="step", exact=True).click()
     math.root.locator('[data-panel="math"][data-unit="3,9,22"]').wait_for()
     math.root.get_by_role("button", name="play").click()
-    math.root.locator('[data-panel="math"][data-unit="3,9,24"]').wait_for()
+    # Each place is there for a moment only, so no one of them is waited for.
+    math.root.locator('[data-panel="math"][data-playing="true"]:not([data-unit="3,9,22"])').wait_for()
     math.root.get_by_role("button", name="pause").click()
+    math.root.locator('[data-panel="math"][data-playing="false"]').wait_for()
     exact = math.notebook.python("float(w.trace.activation('stage2.0.conv1')[0, 3, 9, 22])")
     output.hover(position=math.place(output, 9, 22, (32, 32)))
     math.root.locator('[data-panel="math"][data-unit="3,9,22"]').wait_for()
