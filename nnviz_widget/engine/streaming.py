@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from nnviz_widget.engine.interventions import current, within
-from nnviz_widget.engine.jobs import CancelToken
+from nnviz_widget.engine.jobs import Cancelled, CancelToken
 from nnviz_widget.errors import NNVizError
 
 if TYPE_CHECKING:
@@ -178,8 +178,17 @@ class Stream(ABC, Generic[Found]):
             if self._steps is None:
                 self._begin()
             assert self._steps is not None
-            with self._twin.running(), within(self._interventions):
-                step = next(self._steps, None)
+            try:
+                with self._twin.running(), within(self._interventions):
+                    step = next(self._steps, None)
+            except Cancelled:
+                raise
+            except Exception:
+                # Autograd refuses weights that moved between a forward and its backward.
+                if self._private or self._twin.sync() == self.epoch:
+                    raise
+                self._begin(private=True)
+                return self._advance(token)
             if step is None:
                 self._ended = True
                 return False

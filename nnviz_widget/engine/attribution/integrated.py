@@ -89,7 +89,7 @@ def integrated_gradients(
 def expected_gradients(
     task: Task,
     *,
-    baselines: Any = "sample",
+    baselines: Any = None,
     n_samples: int = 200,
     stdevs: float = 0.0,
     internal_batch_size: Any = "auto",
@@ -100,7 +100,8 @@ def expected_gradients(
     Options
     -------
     baselines : str, number, Tensor or tuple
-        A tensor of several baselines is drawn from; ``"sample"`` draws from the other samples of the batch.
+        A tensor of several baselines is drawn from; ``"sample"`` draws from the other samples of the batch,
+        and is what is taken where there are others.
     n_samples : int
         Random points for each sample.
     stdevs : float
@@ -110,7 +111,7 @@ def expected_gradients(
     seed : int
         Of everything drawn.
     """
-    draw = _Draw(task, baselines, float(stdevs), seed)
+    draw = _Draw(task, baselines, stdevs, seed)
     yield from _expected(task, draw, n_samples, internal_batch_size)
 
 
@@ -127,38 +128,62 @@ def gradient_shap(
     seed: int = 0,
 ) -> Iterator[Part]:
     """Take expected gradients under Captum's name: random points between baselines and the input."""
-    draw = _Draw(task, baselines, float(stdevs), seed)
+    draw = _Draw(task, "zero" if baselines is None else baselines, stdevs, seed)
     yield from _expected(task, draw, n_samples, internal_batch_size)
 
 
 class _Draw:
     """Random points between random baselines and the input, row by row the same whatever the chunks."""
 
-    def __init__(self, task: Task, baselines: Any, noise: float, seed: int) -> None:
-        self.pools = pools_of(task, baselines, seed)
+    def __init__(self, task: Task, baselines: Any, noise: Any, seed: int) -> None:
+        if not isinstance(noise, (int, float)) or noise < 0:
+            raise InputError(f"stdevs is a number from 0, not {noise!r}.")
+        if baselines is None:
+            baselines = task.decided["baselines"] = "sample" if task.samples > 1 else "zero"
+            if task.samples == 1:
+                task.caution("There is no other sample to compare with, so the baseline is zero.")
+        self._others = isinstance(baselines, str) and baselines == "sample"
+        if self._others and task.samples == 1:
+            task.baselines("sample")  # says that there is none
         self._task, self._noise = task, noise
-        self._others = baselines == "sample" and task.samples > 1
+        self._pools = pools_of(task, baselines, seed)
+        given = baselines if isinstance(baselines, (tuple, list)) else (baselines,) * len(task.inputs)
+        # What a name or a number stands for belongs to its sample; only a tensor of several is drawn from.
+        self._drawn = [
+            self._others or (isinstance(each, Tensor) and each.shape[1:] == x.shape[1:])
+            for each, x in zip(given, task.inputs, strict=True)
+        ]
+        self._count = next(
+            (len(pool) for pool, drawn in zip(self._pools, self._drawn, strict=True) if drawn), 1
+        )
         self._random = Rewinding(seed)
+
+    def starts(self, picks: Tensor, rows: Tensor) -> list[Tensor]:
+        """Return the baselines of rows, for each input."""
+        return [
+            pool[(picks if drawn else rows).to(pool.device)]
+            for pool, drawn in zip(self._pools, self._drawn, strict=True)
+        ]
 
     def rows(self, start: int, stop: int) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """Return which baseline each row has, and for each input the point and the whole way to it."""
         rows, generator = torch.arange(start, stop) % self._task.samples, self._random.at(start)
-        count = self.pools[0].shape[0]
         picks = torch.empty(len(rows), dtype=torch.long)
         alphas = torch.empty(len(rows))
-        noise: list[list[Tensor]] = [[] for _ in self.pools]
+        noise: list[list[Tensor]] = [[] for _ in self._pools]
         for i, row in enumerate(rows.tolist()):
-            pick = int(torch.randint(count, (), generator=generator))
-            picks[i] = (pick + 1) % count if self._others and pick == row else pick
+            pick = int(torch.randint(self._count - self._others, (), generator=generator))
+            picks[i] = pick + (self._others and pick >= row)  # of the others each as often
             alphas[i] = torch.rand((), generator=generator)
             if self._noise:
                 for drawn, x in zip(noise, self._task.inputs, strict=True):
                     drawn.append(torch.randn(x.shape[1:], generator=generator))
         points, ways = [], []
-        for x, pool, drawn in zip(self._task.inputs, self.pools, noise, strict=True):
+        for x, begin, drawn in zip(self._task.inputs, self.starts(picks, rows), noise, strict=True):
             alpha = alphas.to(x.device, x.dtype).reshape(-1, *[1] * (x.dim() - 1))
-            end = x[rows] + self._noise * torch.stack(drawn).to(x.device, x.dtype) if drawn else x[rows]
-            begin = pool[picks.to(pool.device)]
+            end = x[rows.to(x.device)]
+            if drawn:
+                end = end + self._noise * torch.stack(drawn).to(x.device, x.dtype)
             points.append(begin + alpha * (end - begin))
             ways.append(end - begin)
         return picks, points, ways
@@ -179,7 +204,7 @@ def _expected(task: Task, draw: _Draw, count: int, size: Any) -> Iterator[Part]:
         _, gradients = task.gradients(points, rows)
         for moment, way, gradient in zip(moments, ways, gradients, strict=True):
             moment.add(precise(way) * precise(gradient), rows)
-        starts.add(_scores_at(task, draw.pools, picks, rows, known)[:, None], rows)
+        starts.add(_scores_at(task, draw, picks, rows, known)[:, None], rows)
 
     def values() -> tuple[Tensor, ...]:
         return tuple(moment.mean() for moment in moments)
@@ -196,18 +221,14 @@ def _expected(task: Task, draw: _Draw, count: int, size: Any) -> Iterator[Part]:
 
 
 def _scores_at(
-    task: Task,
-    pools: tuple[Tensor, ...],
-    picks: Tensor,
-    rows: Tensor,
-    known: dict[tuple[int, int], Tensor],
+    task: Task, draw: _Draw, picks: Tensor, rows: Tensor, known: dict[tuple[int, int], Tensor]
 ) -> Tensor:
     """Return the score of each row's baseline for the target of its sample; each pair is run once."""
     pairs = list(zip(picks.tolist(), rows.tolist(), strict=True))
     missing = [pair for pair in dict.fromkeys(pairs) if pair not in known]
     if missing:
         at, variants = torch.tensor(missing).unbind(1)
-        found = task.scores([pool[at.to(pool.device)] for pool in pools], variants)
+        found = task.scores(draw.starts(at, variants), variants)
         known.update(zip(missing, precise(found), strict=True))
     return torch.stack([known[pair] for pair in pairs])
 

@@ -103,6 +103,11 @@ class Task:
         self.inputs: tuple[Tensor, ...]
         if self._at:
             self.inputs = tuple(self._leaves[i].detach() for i in self._at)
+        for dtype in {x.dtype for x in self.inputs} & {torch.float16, torch.bfloat16}:
+            self.caution(
+                f"The model computes with {'two' if dtype == torch.bfloat16 else 'three'} digits "
+                f"({str(dtype).removeprefix('torch.')}): small differences in precision look like structure."
+            )
 
     def explain_unit(self, layer: str | nn.Module, index: Any) -> None:
         """Explain a unit inside the model from here on, in the place of its output.
