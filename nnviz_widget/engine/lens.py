@@ -101,7 +101,7 @@ def logit_lens(runs: Runs, trace: Trace, layers: Sequence[str] | None, token: Ca
     shapes = tuple((tuple(t.shape), t.dtype) for t in trace.inputs)
     count = trace.inputs[0].shape[0] if trace.inputs and trace.inputs[0].dim() else 1
 
-    def run(module: nn.Module, _: int) -> Tensor:
+    def run(module: nn.Module, _epoch: int) -> Tensor:
         found = []
         with runs.twin.running():
             passes = runs.passes(module, trace.args, trace.kwargs, shapes, token)
@@ -113,7 +113,7 @@ def logit_lens(runs: Runs, trace: Trace, layers: Sequence[str] | None, token: Ca
                         f"{name!r} gives {tuple(value.shape)}, the stream of tokens is {tuple(end.shape)}."
                     )
                 edits = {last: lambda _, value=value: value}
-                output, _ = passes.forward(trace.args, trace.kwargs, count, edits=edits)
+                output = passes.forward(trace.args, trace.kwargs, count, edits=edits)[0]
                 found.append(scores_of(output).detach().cpu())
         return torch.stack(found)
 
