@@ -6,7 +6,6 @@ others wait for the engine's thread, it goes on after them.
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from nnviz_widget.engine.attribution.registry import MethodInfo, known_methods, 
 from nnviz_widget.errors import InputError
 from nnviz_widget.explorer import params
 from nnviz_widget.explorer.pictures import draw_sample
-from nnviz_widget.explorer.replies import Reply
+from nnviz_widget.explorer.replies import Reply, growing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["EXPLAINING", "Shelf"]
 
-_PART_SECONDS = 0.2  # a page is sent a partial map this often at most
 _KEPT = 48
 
 
@@ -94,28 +92,11 @@ def _attribute(exploration: Exploration, question: Question) -> Stream:
     stream = exploration.engine.stream(
         kwargs or args, info.name, target=target, **_options(exploration, info, p.get("options"))
     )
-    said = float("-inf")
-    found: Attribution | None = None
-    try:
-        while True:
-            part = stream.step(question.token)
-            if part is None:
-                break
-            found = part
-            now = time.perf_counter()
-            if found.progress < 1 and now - said >= _PART_SECONDS:
-                said = now
-                arrays, meta = _shown(info, found)
-                yield Reply(arrays, meta, epoch=found.epoch)
-            else:
-                yield None
-    finally:
-        stream.close()
-    if found is None:
-        raise InputError(f"{info.name!r} gave nothing for this input.")
+    found = yield from growing(
+        stream, question.token, lambda part: Reply(*_shown(info, part), epoch=part.epoch)
+    )
     exploration.shelf.put(key, sample, found)
-    arrays, meta = _shown(info, found)
-    return Reply(arrays, meta, epoch=found.epoch)
+    return Reply(*_shown(info, found), epoch=found.epoch)
 
 
 def _baseline(exploration: Exploration, given: object) -> Any:
@@ -189,23 +170,7 @@ def _judge(exploration: Exploration, question: Question) -> Stream:
         raise InputError("A table needs attributions and metrics.")
     shown = {key: exploration.shelf.get(key)[1] for key in keys}
     tables = exploration.engine.stream_evaluate(shown, metrics)
-    said = float("-inf")
-    found: Evaluation | None = None
-    try:
-        while True:
-            part = tables.step(question.token)
-            if part is None:
-                break
-            found = part
-            now = time.perf_counter()
-            if found.progress < 1 and now - said >= _PART_SECONDS:
-                said = now
-                yield Reply(meta=_table(found))
-            else:
-                yield None
-    finally:
-        tables.close()
-    assert found is not None
+    found = yield from growing(tables, question.token, lambda part: Reply(meta=_table(part)))
     return Reply(meta=_table(found))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,26 +16,21 @@ from nnviz_widget.engine.patching import EACH
 from nnviz_widget.engine.tiles import unit_at
 from nnviz_widget.errors import InputError, NNVizError
 from nnviz_widget.explorer import params
-from nnviz_widget.explorer.replies import Reply
+from nnviz_widget.explorer.replies import Reply, growing
 from nnviz_widget.explorer.results import class_scores, find_logits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from nnviz_widget.engine.jobs import CancelToken
     from nnviz_widget.engine.knock_outs import KnockOuts
     from nnviz_widget.engine.patching import PatchEffects
-    from nnviz_widget.engine.streaming import Stream as Growing
     from nnviz_widget.explorer.exploration import Exploration
     from nnviz_widget.explorer.replies import Question, Stream
 
 __all__ = ["INTERVENING"]
 
-Found = TypeVar("Found")
-
-_PART_SECONDS = 0.2  # a page is told what there is this often at most
 _MOST = 64  # interventions on one shelf
 _SHOWN = 8  # classes
 
@@ -155,7 +150,7 @@ def _knock_outs(exploration: Exploration, question: Question) -> Stream:
     stream = exploration.engine.stream_knock_outs(
         _inputs(exploration, sample), node, target=target, value=value, heads=heads
     )
-    return (yield from _grown(stream, question.token, _ranked))
+    return _ranked((yield from growing(stream, question.token, _ranked)))
 
 
 def _ranked(found: KnockOuts) -> Reply:
@@ -184,7 +179,7 @@ def _patch_effects(exploration: Exploration, question: Question) -> Stream:
     corrupted = _inputs(exploration, _sample(exploration, question, "sample"))
     clean = _inputs(exploration, _sample(exploration, question, "source"))
     stream = exploration.engine.stream_patch_effects(clean, corrupted, each=each)
-    return (yield from _grown(stream, question.token, _mapped))
+    return _mapped((yield from growing(stream, question.token, _mapped)))
 
 
 def _mapped(found: PatchEffects) -> Reply:
@@ -199,28 +194,6 @@ def _mapped(found: PatchEffects) -> Reply:
         "seconds": found.seconds,
     }
     return Reply({"effects": found.matrix().numpy()}, meta, epoch=found.epoch)
-
-
-def _grown(
-    stream: Growing[Found], token: CancelToken, reply: Callable[[Found], Reply]
-) -> Generator[Reply | None, None, Reply]:
-    """Take a stream to its end, step by step; tell the page now and then what there is."""
-    said = float("-inf")
-    found: Found | None = None
-    try:
-        while (part := stream.step(token)) is not None:
-            found = part
-            now = time.perf_counter()
-            if stream.progress < 1 and now - said >= _PART_SECONDS:
-                said = now
-                yield reply(found)
-            else:
-                yield None
-    finally:
-        stream.close()
-    if found is None:
-        raise InputError("There is nothing to compute here.")
-    return reply(found)
 
 
 def _sample(exploration: Exploration, p: Any, name: str) -> int:

@@ -16,7 +16,7 @@ from nnviz_widget.engine.tiles import planes, tiles
 from nnviz_widget.errors import InputError
 from nnviz_widget.explorer import params
 from nnviz_widget.explorer.pictures import draw_sample
-from nnviz_widget.explorer.replies import Reply
+from nnviz_widget.explorer.replies import Reply, growing
 from nnviz_widget.explorer.results import class_scores, find_logits
 
 if TYPE_CHECKING:
@@ -197,19 +197,7 @@ def _counterfactual(exploration: Exploration, question: Question) -> Stream:
         steps=params.integer(p, "steps", 1, 1001, default=40),
         **_range(exploration, row, float(budget)),
     )
-    said, found = float("-inf"), None
-    try:
-        while (part := stream.step(question.token)) is not None:
-            found = part
-            now = time.perf_counter()
-            if found.progress < 1 and now - said >= 0.1:
-                said = now
-                yield _changed(exploration, row, found)
-            else:
-                yield None
-    finally:
-        stream.close()
-    assert found is not None
+    found = yield from growing(stream, question.token, lambda part: _changed(exploration, row, part))
     return _changed(exploration, row, found)
 
 

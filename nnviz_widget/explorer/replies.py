@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from nnviz_widget.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
     from numpy.typing import NDArray
 
+    from nnviz_widget.engine import streaming
     from nnviz_widget.engine.jobs import CancelToken
     from nnviz_widget.wire.messages import Buffer
 
-__all__ = ["Question", "Reply", "Stream"]
+__all__ = ["Question", "Reply", "Stream", "growing"]
+
+Found = TypeVar("Found")
+
+_PART_SECONDS = 0.15  # a page is told of a growing result this often at most
 
 
 @dataclass
@@ -37,3 +45,38 @@ class Question:
 
 #: Yields parts and returns the last; None where it has only worked, and others may go first.
 Stream: TypeAlias = "Generator[Reply | None, None, Reply]"
+
+
+def growing(
+    stream: streaming.Stream[Found], token: CancelToken, reply: Callable[[Found], Reply]
+) -> Generator[Reply | None, None, Found]:
+    """Take a computation to its end, step by step, and tell the page now and then what there is.
+
+    Parameters
+    ----------
+    stream : Stream
+        Of the engine; closed at the end, whatever that is.
+    token : CancelToken
+        Of the request.
+    reply : callable
+        Makes a part of the answer from what there is.
+
+    Returns
+    -------
+    found : object
+        The whole result.
+    """
+    said = float("-inf")
+    found: Found | None = None
+    try:
+        while (part := stream.step(token)) is not None:
+            found = part
+            now = time.perf_counter()
+            tell = stream.progress < 1 and now - said >= _PART_SECONDS
+            said = now if tell else said
+            yield reply(found) if tell else None
+    finally:
+        stream.close()
+    if found is None:
+        raise InputError("There is nothing to compute for this input.")
+    return found

@@ -135,7 +135,8 @@ def ordered(x: Tensor) -> Tensor:
     ranks = torch.empty(x.shape, dtype=torch.float64, device=x.device)
     ranks.scatter_(1, order, (first + last).double() / 2)
     ranks -= (count - 1) / 2
-    return ranks / ranks.norm(dim=1, keepdim=True).clamp(min=1e-30)
+    length: Tensor = torch.linalg.vector_norm(ranks, dim=1, keepdim=True)
+    return ranks / length.clamp(min=1e-30)
 
 
 def alike(first: Tensor, second: Tensor) -> Tensor:
