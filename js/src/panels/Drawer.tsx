@@ -95,7 +95,9 @@ export function Drawer({ store, children }: { store: Store; children: ComponentC
       </div>
       <div class="nn-tab" role="tabpanel" aria-label={tab}>
         {tab === "maps" && children}
-        {(tab === "math" || tab === "weights" || tab === "intervene") && <LazyPage key={tab} store={store} name={tab} />}
+        {(tab === "math" || tab === "weights" || tab === "intervene") && (
+          <LazyPage key={tab} store={store} name={tab} />
+        )}
         {tab === "stats" && <Stats store={store} />}
         {tab === "code" && <Code store={store} />}
       </div>
