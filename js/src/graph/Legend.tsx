@@ -26,14 +26,15 @@ export function Colouring({ graph }: { graph: GraphController }) {
   return (
     <div class="nn-colour">
       <label class="nn-colour-by">
-        colour by
+        {colour.value && <span>colour by</span>}
         <select
+          aria-label="colour by"
           value={colour.value ?? ""}
           onChange={(event) => {
             colour.value = (event.currentTarget.value || null) as ColourBy | null;
           }}
         >
-          <option value="">nothing</option>
+          <option value="">{colour.value ? "nothing" : "colour by"}</option>
           {COLOURINGS.map((by) => (
             <option key={by} value={by} disabled={!isKnown(by, kind)}>
               {MEASURES[by].title}
