@@ -38,7 +38,7 @@ from nnviz_widget.errors import InputError, ModelError, NNVizError, OutOfMemoryE
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from types import TracebackType
     from typing import Self, TypeVar
@@ -257,6 +257,29 @@ class Engine(Explaining, Intervening, Probing, Inspecting):
             No such unit or sample, or no gradient: whole-number inputs, layers that are detached.
         """
         return self.saliency(trace, layer, unit, sample).values
+
+    def unit_saliencies(
+        self, trace: Trace, layer: str | nn.Module, units: Sequence[int | tuple[int, ...]], sample: int = 0
+    ) -> Tensor | tuple[Tensor, ...]:
+        """Return the gradients of several units on the input, many of them in one backward pass.
+
+        Parameters
+        ----------
+        trace, layer, sample
+            As for `unit_saliency`.
+        units : sequence of int or tuple of int
+            Each as for `unit_saliency`. All units of a map give the Jacobian of that map.
+
+        Returns
+        -------
+        Tensor
+            ``[len(units), *input.shape]``; a tuple for several inputs of floating point.
+        """
+        if not len(units):
+            raise InputError("There is no unit in the list.", hint="Name at least one.")
+        name = self._resolve(trace, layer)
+        found = self._call(lambda token: self._units.saliencies(trace, name, units, sample, token))
+        return found[0] if len(found) == 1 else found
 
     def saliency(
         self, trace: Trace, layer: str | nn.Module, unit: int | tuple[int, ...], sample: int = 0

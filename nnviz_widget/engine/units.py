@@ -15,7 +15,7 @@ import math
 import weakref
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ from nnviz_widget.engine.watch import Held
 from nnviz_widget.errors import InputError, ModelError, OutOfMemoryError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from nnviz_widget.engine.jobs import CancelToken
     from nnviz_widget.engine.recording import Recording
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 __all__ = ["Saliency", "Units", "locate"]
 
 _CHUNK_SECONDS = 0.025  # a cancel is looked for about this often inside one backward
+_TOGETHER = 32  # units in one backward
+
+Asked = TypeVar("Asked")
 
 
 @dataclass(frozen=True)
@@ -140,17 +143,38 @@ class Units:
         token : CancelToken
             Checked at every operation of a forward, and every 25 ms or so of a backward.
         """
+
+        def of(graph: _Graph) -> tuple[tuple[Tensor, ...], float]:
+            index = locate(tuple(graph.activation.shape), unit, sample, name)
+            value = graph.activation.detach()[index]
+            return graph.gradient(index, token), float(value.real if value.is_complex() else value)
+
+        (values, value), epoch, consistent = self._asked(trace, name, of, token)
+        return Saliency(values[0] if len(values) == 1 else values, value, epoch, consistent)
+
+    def saliencies(
+        self, trace: Trace, name: str, units: Sequence[object], sample: object, token: CancelToken
+    ) -> tuple[Tensor, ...]:
+        """Return the gradients of several units on each input, ``[units, ...]``; takes what `saliency` takes."""
+
+        def of(graph: _Graph) -> tuple[Tensor, ...]:
+            shape = tuple(graph.activation.shape)
+            return graph.gradients([locate(shape, unit, sample, name) for unit in units], token)
+
+        return self._asked(trace, name, of, token)[0]
+
+    def _asked(
+        self, trace: Trace, name: str, of: Callable[[_Graph], Asked], token: CancelToken
+    ) -> tuple[Asked, int, bool]:
+        """Ask a graph, with the epoch of its weights, and whether they held still meanwhile."""
         if not any(_differentiable(tensor) for tensor in trace.inputs):
             raise InputError(
                 "The inputs are whole numbers (token ids, say), on which nothing has a gradient.",
                 hint="Pass the embeddings instead, if the model takes them.",
             )
 
-        def run(module: nn.Module, epoch: int) -> tuple[Any, float]:
-            graph = self._graph(module, epoch, trace, name, token)
-            index = locate(tuple(graph.activation.shape), unit, sample, name)
-            value = graph.activation.detach()[index]
-            return graph.gradient(index, token), float(value.real if value.is_complex() else value)
+        def run(module: nn.Module, epoch: int) -> Asked:
+            return of(self._graph(module, epoch, trace, name, token))
 
         def kept(epoch: int) -> Held | None:
             graph = self._graphs.get((id(trace), name))
@@ -158,10 +182,10 @@ class Units:
 
         try:
             try:
-                (values, value), epoch, consistent = self._twin.steadily(run, kept)
+                return self._twin.steadily(run, kept)
             except (torch.OutOfMemoryError, OutOfMemoryError):
                 self.clear()
-                (values, value), epoch, consistent = self._twin.steadily(run)
+                return self._twin.steadily(run)
         except torch.OutOfMemoryError as error:
             raise OutOfMemoryError(
                 f"The device ran out of memory in the backward pass from {name!r}.",
@@ -174,7 +198,6 @@ class Units:
                 node=name,
                 trace=trace,
             ) from error
-        return Saliency(values[0] if len(values) == 1 else values, value, epoch, consistent)
 
     def clear(self) -> None:
         """Let go of every graph."""
@@ -304,6 +327,39 @@ class _Graph:
             self._check.token = None
         return tuple(
             torch.zeros_like(leaf) if gradient is None else _at_least_float32(gradient)
+            for gradient, leaf in zip(found, self.leaves, strict=True)
+        )
+
+    def gradients(self, indices: Sequence[tuple[int, ...]], token: CancelToken) -> tuple[Tensor, ...]:
+        """Return the gradients of several elements on each leaf, ``[units, ...]``, many in one backward."""
+        found: list[tuple[Tensor, ...]] = []
+        for start in range(0, len(indices), _TOGETHER):
+            some = indices[start : start + _TOGETHER]
+            try:
+                found.append(self._batched(some, token))
+            except RuntimeError:  # an operation that knows no batch of gradients
+                each = [self.gradient(index, token) for index in some]
+                found.append(tuple(torch.stack(column) for column in zip(*each, strict=True)))
+        return tuple(torch.cat(column) for column in zip(*found, strict=True))
+
+    def _batched(self, indices: Sequence[tuple[int, ...]], token: CancelToken) -> tuple[Tensor, ...]:
+        ways = torch.zeros(len(indices), *self.activation.shape).to(self.activation)
+        ways[(torch.arange(len(indices)), *torch.tensor(indices).unbind(1))] = 1
+        token.check()
+        self._check.token = token
+        try:
+            found = torch.autograd.grad(
+                self.activation,
+                self.leaves,
+                ways,
+                retain_graph=True,
+                allow_unused=True,
+                is_grads_batched=True,
+            )
+        finally:
+            self._check.token = None
+        return tuple(
+            leaf.new_zeros(len(indices), *leaf.shape) if gradient is None else _at_least_float32(gradient)
             for gradient, leaf in zip(found, self.leaves, strict=True)
         )
 

@@ -7,6 +7,7 @@ path is off for both sides: with autograd it is not taken).
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 import tests.torchvision_stub  # noqa: F401
 from nnviz_widget.engine.engine import Engine
+from nnviz_widget.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -215,3 +217,41 @@ def test_half_precision_models_answer_in_float32() -> None:
     assert isinstance(expected, Tensor)
     assert found.dtype == torch.float32
     assert relative(found, expected) <= 0.05
+
+
+@pytest.mark.parametrize("name", ["resnet18", "tiny cnn", "vit", "in-place"])
+def test_many_units_at_once_are_the_same_as_one_by_one(name: str) -> None:
+    torch.manual_seed(0)
+    model = (Reused() if name == "in-place" else built(name)).eval()
+    x = torch.randn(2, 3, 8, 8) if name == "in-place" else torch.randn(CASES[name][1])
+    with Engine(model) as engine:
+        trace = engine.trace(x)
+        layer = "relu@1" if name == "in-place" else "output"
+        shape = trace.activation(layer).shape[1:]
+        units = [tuple(index) for index in itertools.product(*(range(min(size, 6)) for size in shape))][:40]
+        found = engine.unit_saliencies(trace, layer, units)
+        each = [engine.unit_saliency(trace, layer, unit) for unit in units]
+    assert isinstance(found, Tensor)
+    assert relative(found, torch.stack(each)) <= 1e-6
+
+
+def test_units_behind_an_operation_that_knows_no_batch_of_gradients_are_asked_one_by_one() -> None:
+    class Doubled(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x * 2
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Tensor) -> Tensor:
+            return torch.from_numpy(gradient.numpy() * 2)  # leaves torch: nothing that can be batched
+
+    class Model(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return Doubled.apply(x**2)
+
+    x = torch.randn(1, 5)
+    with Engine(Model()) as engine:
+        found = engine.unit_saliencies(engine.trace(x), "output", range(5))
+        with pytest.raises(InputError, match="no unit"):
+            engine.unit_saliencies(engine.trace(x), "output", [])
+    assert torch.allclose(found[:, 0], torch.diag(4 * x[0]))
