@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["CannotShareError", "copy_modules", "copy_value", "tensors_in", "unwrap", "wrappers"]
+__all__ = ["CannotShareError", "copy_modules", "copy_value", "parts_of", "tensors_in", "unwrap", "wrappers"]
 
 _BIG_ARRAY_BYTES = 1 << 20
 _DEEPEST_CONTAINER = 4
@@ -110,7 +110,7 @@ def copy_modules(
     CannotShareError
         A part is compiled by TorchScript, or copies itself in its own way.
     """
-    for module in model.modules():
+    for module in parts_of(model):
         if isinstance(module, torch.jit.ScriptModule):
             raise CannotShareError(f"{type(module).__name__} is compiled by TorchScript")
     for attempt in range(_ATTEMPTS):
@@ -131,7 +131,7 @@ def copy_modules(
         _rebind_closures(part.__dict__, memo)
         for hooks in ("_forward_hooks", "_forward_pre_hooks"):
             _rebind_closures(part.__dict__.get(hooks, {}), memo)
-    for part in twin.modules():
+    for part in parts_of(twin):
         # Not ``eval()``: a user's own ``train`` may do more than set a flag (LoRA layers merge their
         # weights).
         part.__dict__["training"] = False
@@ -228,14 +228,34 @@ def _share_what_refuses(
 
 def _check(model: nn.Module, twin: nn.Module, make: Callable[[Tensor], Tensor]) -> None:
     """Make sure that the copy shares the tensors and not one module."""
-    own = {id(part) for part in model.modules()}
-    for part in twin.modules():
-        if id(part) in own:
+    own, copies = parts_of(model), parts_of(twin)
+    known = {id(part) for part in own}
+    for part in copies:
+        if id(part) in known:
             raise CannotShareError(f"{type(part).__name__} copies itself in its own way")
-    tensors = {id(make(t)) for t in (*model.parameters(), *model.buffers())}
-    for tensor in (*twin.parameters(), *twin.buffers()):
-        if id(tensor) not in tensors:
+    tensors = {id(make(tensor)) for part in own for tensor in _owned(part)}
+    for part in copies:
+        if any(id(tensor) not in tensors for tensor in _owned(part)):
             raise CannotShareError(f"{type(twin).__name__} copies its tensors in its own way")
+
+
+def parts_of(model: nn.Module) -> list[nn.Module]:
+    """Return the modules of the tree, each once; `Module.modules` makes up a name for each on the way."""
+    found = {id(model): model}
+    waiting = [model]
+    while waiting:
+        for part in waiting.pop()._modules.values():
+            if part is not None and id(part) not in found:
+                found[id(part)] = part
+                waiting.append(part)
+    return list(found.values())
+
+
+def _owned(module: nn.Module) -> Iterator[Tensor]:
+    """Yield the parameters and buffers of one module, without those of its parts."""
+    for tensor in (*module._parameters.values(), *module._buffers.values()):
+        if tensor is not None:
+            yield tensor
 
 
 def _rebind_closures(holder: dict[Any, Any], memo: dict[int, Any]) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -70,7 +71,7 @@ class Twin:
     def __init__(self, model: nn.Module, *, device: torch.device | str | None = None) -> None:
         self._root = unwrap(model)
         self._lock = threading.RLock()
-        tensor = next(iter((*self._root.parameters(), *self._root.buffers())), None)
+        tensor = next(chain(self._root.parameters(), self._root.buffers()), None)
         home = tensor.device if tensor is not None else torch.device("cpu")
         self.placed = tensor is not None or device is not None
         self.device = home if device is None else torch.empty(0, device=device).device
@@ -84,9 +85,8 @@ class Twin:
         self._built: list[object] = []
         self._probe: Probe | None = None
         self._glance: Glance | None = None
-        self._build()
-        self._seen = self._look()
-        self.read_epoch(probe=True)
+        self._seen = self._build()
+        self._advance(self._seen, probe=True)
 
     def sync(self, *, probe: bool = True) -> int:
         """Bring the twin up to date with the model; to be called at the start of each job.
@@ -104,8 +104,7 @@ class Twin:
         with self._lock:
             seen = self._look()
             if seen.structure is not self._built and seen.structure != self._built:
-                self._build()
-                seen = self._look()
+                seen = self._build()
             epoch = self._advance(seen, probe=probe)
             if self._copies is not None and not self._copies.refresh(epoch):
                 self._build()
@@ -217,8 +216,7 @@ class Twin:
 
     def _remake(self) -> None:
         """Build the twin anew over other tensors: what was computed before is of an older epoch."""
-        self._build()
-        self._seen = self._look()
+        self._seen = self._build()
         self.epoch += 1
 
     def steadily(
@@ -276,9 +274,8 @@ class Twin:
     def refresh(self) -> int:
         """Take everything for changed; returns the new epoch."""
         with self._lock:
-            self._build()
+            self._seen = self._build()
             self._probe = None
-            self._seen = self._look()
             self.epoch += 1
             return self.epoch
 
@@ -315,8 +312,11 @@ class Twin:
                 self.epoch += 1
             return still and not moved
 
-    def _build(self) -> None:
-        """Make the copy anew: at first, and when modules, parameters or hooks came, went or were replaced."""
+    def _build(self) -> Seen:
+        """Make the copy anew: at first, and when modules, parameters or hooks came, went or were replaced.
+
+        Returns what the model looks like then.
+        """
         try:
             self.module, pairs = copy_modules(self._root, self._make)
             self.shared, self.note = True, ""
@@ -335,7 +335,9 @@ class Twin:
         self._glance = None
         known = {id(watched.original): watched.scratch for watched in self._watched}
         self._watched = [Watched(a, b, known.get(id(a), set())) for a, b in pairs]
-        self._built = self._look().structure
+        seen = self._look()
+        self._built = seen.structure
+        return seen
 
     def _make(self, tensor: Tensor) -> Tensor:
         return self._edits(tensor, tensor if self._copies is None else self._copies(tensor))

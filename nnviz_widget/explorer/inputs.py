@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -227,7 +228,7 @@ def _refuse_bytes(model: nn.Module, main: Tensor, weight: Tensor | None) -> None
 
 
 def _device_of(model: nn.Module) -> torch.device | None:
-    return next((tensor.device for tensor in (*model.parameters(), *model.buffers())), None)
+    return next((tensor.device for tensor in chain(model.parameters(), model.buffers())), None)
 
 
 def read_device(device: Any) -> torch.device | None:
