@@ -310,7 +310,8 @@ describe("the drawer", () => {
     store.selectLayer("conv");
     await settle();
     expect(find("[role=tab][aria-selected=true]").textContent).toBe("Maps");
-    host.querySelectorAll<HTMLElement>("[role=tab]")[2]?.click();
+    const tabs = [...host.querySelectorAll<HTMLElement>("[role=tab]")];
+    tabs.find((tab) => tab.textContent === "Code")?.click();
     await settle();
     expect(find("[data-panel=code]").textContent).toContain('w.select("conv")');
     expect(find("[data-panel=code]").textContent).toContain("net.py:12");
