@@ -8,6 +8,7 @@ writes, such as the attention map it keeps for later, are neither: `Watched.rest
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ _SCALARS = frozenset(
     {bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size}
 )
 _CONTAINERS = (list, dict, set)
+_PLAIN = frozenset({list, dict, set, OrderedDict})
 _INTERNALS = frozenset(nn.Module().__dict__) | {"_compiled_call_impl"}
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _TOGETHER = 64  # tensors that are probed by one operation
@@ -83,7 +85,8 @@ class Glance:
             own = each.original.__dict__
             self._holders += [own, *(own[kind] for kind in ("_parameters", "_buffers", "_modules", *_HOOKS))]
             self._holders += each.containers
-        self._before = [copy.copy(holder) for holder in self._holders]
+        # Their own method: `copy.copy` takes an ordered dict apart and puts it together again.
+        self._before = [h.copy() if type(h) in _PLAIN else copy.copy(h) for h in self._holders]
 
     def again(self) -> Seen | None:
         """Return what is seen now, or None where something was rebound."""
