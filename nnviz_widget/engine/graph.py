@@ -278,8 +278,15 @@ class Graph:
             ) from error
 
 
+#: The fields that are no plain texts and numbers.
+_NESTED = frozenset({"children", "input_shapes", "output_shapes", "shape"})
+
+
 def _plain(item: Node | Edge | Group) -> dict[str, Any]:
-    return {name: _lists(getattr(item, name)) for name in item.__slots__}
+    row = {name: getattr(item, name) for name in item.__slots__}
+    for name in _NESTED & row.keys():
+        row[name] = _lists(row[name])
+    return row
 
 
 def _lists(value: Any) -> Any:

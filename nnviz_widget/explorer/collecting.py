@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["seldom"]
 
 #: New objects until the youngest are looked at; then how often until the older and the oldest are, too.
-_WIDE = (50_000, 20, 1_000)
+_WIDE = (50_000, 100, 1_000)
 _lock = threading.Lock()
 _inside = 0
 _before = _WIDE

@@ -30,6 +30,7 @@ __all__ = ["explore"]
 _OPTIONS = ("class_names", "target", "denormalize", "device", "layer")
 
 
+@seldom()
 def explore(
     model: nn.Module | ExportedProgram | str | os.PathLike[str],
     inputs: Any = ...,
@@ -106,8 +107,7 @@ def explore(
     known = source.path_of(layer) if source.path_of is not None else None
     first_layer = door.read_layer(module, layer if known is None else known)
     front_end("index.js")
-    with seldom():
-        engine = Engine(source, device=place)
+    engine = Engine(source, device=place)
     try:
         exploration = Exploration(engine, batch, names=names, targets=targets, denormalize=undo)
         explorer = Explorer(exploration, _info(module, batch, names, targets), layer=first_layer)
