@@ -155,7 +155,7 @@ class Units:
     def saliencies(
         self, trace: Trace, name: str, units: Sequence[object], sample: object, token: CancelToken
     ) -> tuple[Tensor, ...]:
-        """Return the gradients of several units on each input, ``[units, ...]``; takes what `saliency` takes."""
+        """Return the gradients of several units on each input, ``[units, ...]``, as `saliency` takes them."""
 
         def of(graph: _Graph) -> tuple[Tensor, ...]:
             shape = tuple(graph.activation.shape)

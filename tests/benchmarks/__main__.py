@@ -18,6 +18,7 @@ NAMES = {
     "graph": "the graph in the page: layout, opening, dragging, 10,000 operations",
     "peers": "from a model to its painted graph, beside torchview, torchvista, Netron and Model Explorer",
     "paint": "a frame while painting against the model's own forward, and the rate in the page",
+    "attribution": "paths, occlusion, surrogates and Jacobians against Captum at its defaults and its best",
     "gpu": "trace, tiles and saliency on a CUDA device against bare forward and backward",
 }
 

@@ -11,7 +11,7 @@ from typing import Any
 __all__ = ["Chunks", "Sizes"]
 
 #: A chunk that takes less than this is mostly overhead: twice as many rows are tried in any case.
-_QUICK_SECONDS = 0.01
+_QUICK_SECONDS = 0.02
 #: A chunk is not made larger than takes about this long: clicks wait for it. More where a whole result is
 #: waited for, since large models are faster with several rows at once.
 _WATCHED_SECONDS, _CHUNK_SECONDS = 0.1, 1.0
@@ -79,7 +79,7 @@ class Chunks:
     known : _Known
         From earlier, and added to.
     count : int
-        How many rows there are. Not more than a quarter of them run at once, so that much less memory is
+        How many rows there are. Not more than an eighth of them run at once, so that much less memory is
         needed than for all, unless they are quick.
     fixed : int, optional
         The size that somebody asked for.
@@ -101,14 +101,14 @@ class Chunks:
     def took(self, rows: int, seconds: float) -> None:
         """Learn from a chunk."""
         if self._fixed is None:
-            if rows >= min(self._known.best(self._limit), self._count // 4):
+            if rows >= min(self._known.best(self._limit), self._count // 8):
                 self._known.record(rows, seconds)  # else it was the rest, or small only to come early
             self.size = self._next()
 
     def _next(self) -> int:
         size = self._known.following(self._limit)
         fastest = min(self._known.seconds.values(), default=_QUICK_SECONDS)
-        return min(size, max(1, self._count // 4, int(_QUICK_SECONDS / fastest)))
+        return min(size, max(1, self._count // 8, int(_QUICK_SECONDS / fastest)))
 
     def halve(self) -> bool:
         """Go on with half as many rows after running out of memory; False where it was one row."""

@@ -118,7 +118,7 @@ class Features:
 
     def spread(self, numbers: Tensor) -> tuple[Tensor, ...]:
         """Return the number of each feature, ``[N, M]``, at all its elements: like the inputs."""
-        return self._task.like_inputs(self.elements(numbers, self._task.every))
+        return self._task.like_inputs(self.elements(self._task.like_scores(numbers), self._task.every))
 
     def boxes(self) -> Tensor | None:
         """Return where each feature lies along the axes after the channels, ``[N, M, D, 2]``, half-open.
