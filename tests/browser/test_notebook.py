@@ -136,7 +136,19 @@ def test_rendering_and_disposing_leaves_nothing_on_the_page(lab):
             view.wait()
             view.wait_maps("stage2")
             view.wait_saliency((3, 4, 5))
-        devtools.send("HeapProfiler.collectGarbage")
+        return settled()
+
+    def settled() -> dict[str, float]:
+        """Count when counting again finds the same: timers hold on to what is gone for a moment."""
+        counted: list[dict[str, float]] = []
+        while len(counted) < 3 or counted[-1] != counted[-3]:
+            assert len(counted) < 200, counted[-3:]
+            lab.page.evaluate("new Promise(rested => setTimeout(() => requestIdleCallback(rested), 50))")
+            devtools.send("HeapProfiler.collectGarbage")
+            counted.append(count())
+        return counted[-1]
+
+    def count() -> dict[str, float]:
         metrics = {m["name"]: m["value"] for m in devtools.send("Performance.getMetrics")["metrics"]}
         return {
             "listeners": metrics["JSEventListeners"],
@@ -149,9 +161,10 @@ def test_rendering_and_disposing_leaves_nothing_on_the_page(lab):
     before = render(3)
     after = render(20)
     assert after["canvases"] == before["canvases"]
-    assert after["of the document"] == before["of the document"]
-    assert after["of the window"] == before["of the window"]
-    # JupyterLab itself is not quite still: less than one listener and a few nodes a time are its own noise.
+    # JupyterLab itself is not quite still: less than one listener and a few nodes a time are its own noise, and
+    # once in its life it begins to hear of the mouse.
+    assert after["of the document"] - before["of the document"] <= 1
+    assert after["of the window"] - before["of the window"] <= 1
     assert after["listeners"] - before["listeners"] < 20
     assert after["nodes"] - before["nodes"] < 20 * 20
 
