@@ -158,15 +158,15 @@ def test_rendering_and_disposing_leaves_nothing_on_the_page(lab):
             "of the window": listeners(devtools, "window"),
         }
 
-    before = render(3)
-    after = render(20)
-    assert after["canvases"] == before["canvases"]
-    # JupyterLab itself is not quite still: less than one listener and a few nodes a time are its own noise, and
-    # once in its life it begins to hear of the mouse.
-    assert after["of the document"] - before["of the document"] <= 1
-    assert after["of the window"] - before["of the window"] <= 1
-    assert after["listeners"] - before["listeners"] < 20
-    assert after["nodes"] - before["nodes"] < 20 * 20
+    # JupyterLab makes things ready when it finds the time, once: what is left behind grows with every view.
+    first, second, third = render(3), render(10), render(10)
+    grown = {name: min(second[name] - first[name], third[name] - second[name]) for name in first}
+    assert grown["canvases"] <= 0
+    assert grown["of the document"] <= 0
+    assert grown["of the window"] <= 0
+    # Nor is it quite still: less than one listener and a few nodes a time are its own noise.
+    assert grown["listeners"] < 10
+    assert grown["nodes"] < 10 * 20
 
 
 def listeners(devtools, target: str) -> int:
