@@ -82,9 +82,7 @@ def written(info: MethodInfo, target: Any, options: Mapping[str, Any]) -> str:
     if target is not None:
         parts.append(f"target={literal(target, 'target')}")
     parts += [
-        f"{name}={literal(value, name)}"
-        for name, value in options.items()
-        if value is not info.options[name]
+        f"{name}={literal(value, name)}" for name, value in options.items() if value is not info.options[name]
     ]
     return f"engine.attribute({', '.join(parts)})"
 
