@@ -50,6 +50,8 @@ class Passes:
         Looked at inside every pass; may be replaced between two of them.
     plain : bool
         Whether the model leaves its tensors and the random numbers alone (`Recording.harmless`).
+    seconds : float
+        What the first forward of the unchanged samples took; 0 where that is not known.
 
     Attributes
     ----------
@@ -57,21 +59,26 @@ class Passes:
         Rows that went through so far.
     plain : bool
         As it was given.
+    first_seconds : float
+        As `seconds` was given.
     """
 
-    def __init__(self, module: nn.Module, token: CancelToken, *, plain: bool = True) -> None:
+    def __init__(
+        self, module: nn.Module, token: CancelToken, *, plain: bool = True, seconds: float = 0.0
+    ) -> None:
         self.module = module
         self.token = token
         self.forward_passes = 0
         self.backward_passes = 0
         self.plain = plain
+        self.first_seconds = seconds
         self._modules = dict(module.named_modules(remove_duplicate=False))
         self._recurrent = any(isinstance(part, nn.RNNBase) for part in module.modules())
         self._seconds = 0.0
 
     def on(self, module: nn.Module) -> Passes:
         """Return what runs another module of the same structure; it counts for itself."""
-        return Passes(module, self.token, plain=self.plain)
+        return Passes(module, self.token, plain=self.plain, seconds=self.first_seconds)
 
     def check(self) -> None:
         """Raise where the work is no longer wanted."""

@@ -93,13 +93,15 @@ def compare(
 
 
 def paths(model: nn.Module, x: Tensor) -> tuple[Ask, Ask]:
-    """Integrated gradients of both sides."""
+    """Integrated gradients of both sides, with what they lack of the change of the score."""
     from captum.attr import IntegratedGradients
 
     engine, captum = engine_of(model), IntegratedGradients(model)
     return (
         lambda: engine.attribute(x, "integrated_gradients", target=3, quadrature="gausslegendre").values,
-        lambda size=None: captum.attribute(x, target=3, n_steps=50, internal_batch_size=size),
+        lambda size=None: captum.attribute(
+            x, target=3, n_steps=50, internal_batch_size=size, return_convergence_delta=True
+        )[0],
     )
 
 

@@ -171,7 +171,6 @@ def test_gradients_and_integrated_gradients_equal_captums(name: str) -> None:
             baselines=starts,
             n_steps=50,
             quadrature="gausslegendre",
-            internal_batch_size=100,  # as Captum: at a bend of a ReLU the last digit decides
         )
     assert same(saliency.values, captum.Saliency(c.model).attribute(inputs, target=target, abs=False), 1e-5)
     assert same(product.values, captum.InputXGradient(c.model).attribute(inputs, target=target), 1e-5)
@@ -616,6 +615,20 @@ def test_the_size_of_chunks_changes_nothing(name: str, method: str) -> None:
         for error, expected in zip(tuple_of(other.stderr), tuple_of(results[0].stderr), strict=True):
             if error is not None:
                 assert torch.allclose(error, expected, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["digits", "resnet18"])
+def test_not_even_a_chunk_of_one_row_rounds_otherwise_where_a_relu_bends(name: str) -> None:
+    c = case(name)
+    x = c.inputs[0][:1]
+    with Engine(c.model) as engine:
+        few, whole = (
+            engine.attribute(
+                x, "integrated_gradients", target=1, baselines=0.1, n_steps=20, internal_batch_size=size
+            )
+            for size in (1, 20)
+        )
+    assert apart(few.values, whole.values) <= 1e-6
 
 
 def test_a_chunk_that_does_not_fit_is_tried_smaller_with_the_same_noise(

@@ -16,6 +16,11 @@ _QUICK_SECONDS = 0.02
 #: waited for, since large models are faster with several rows at once.
 _WATCHED_SECONDS, _CHUNK_SECONDS = 0.1, 1.0
 _LARGEST = 256
+#: The first chunk ever has at most this many rows.
+_FIRST = 16
+#: For a single row, libraries have kernels of their own that round otherwise: where a ReLU bends, the last
+#: digit decides, and a result would depend on its chunks.
+_LEAST = 2
 #: A larger chunk must save this share of the time of a row: it costs memory.
 _SAVES = 0.02
 #: A size is judged by the fastest of at least this many chunks: something else may slow down one of them.
@@ -86,6 +91,8 @@ class Chunks:
     watched : bool
         Whether somebody looks at partial results, and may click: then all chunks are short, and the first
         has at most a tenth of the rows.
+    seconds : float
+        About what a forward of one row takes, where that is known: so that not all begins with a single row.
 
     Attributes
     ----------
@@ -93,10 +100,19 @@ class Chunks:
         Of the next chunk.
     """
 
-    def __init__(self, known: _Known, count: int, fixed: int | None = None, *, watched: bool = False) -> None:
+    def __init__(
+        self,
+        known: _Known,
+        count: int,
+        fixed: int | None = None,
+        *,
+        watched: bool = False,
+        seconds: float = 0.0,
+    ) -> None:
         self._known, self._count, self._fixed = known, count, fixed
+        self._first = max(_LEAST, min(_FIRST, int(_WATCHED_SECONDS / 3 / seconds))) if seconds else _LEAST
         self._limit = _WATCHED_SECONDS if watched else _CHUNK_SECONDS
-        self.size = fixed or min(self._next(), max(1, count // 10) if watched else count)
+        self.size = fixed or min(self._next(), max(_LEAST, count // 10) if watched else count)
 
     def took(self, rows: int, seconds: float) -> None:
         """Learn from a chunk."""
@@ -106,9 +122,12 @@ class Chunks:
             self.size = self._next()
 
     def _next(self) -> int:
-        size = self._known.following(self._limit)
-        fastest = min(self._known.seconds.values(), default=_QUICK_SECONDS)
-        return min(size, max(1, self._count // 8, int(_QUICK_SECONDS / fastest)))
+        known = self._known
+        if not known.seconds:
+            return min(self._first, known.ceiling)
+        fastest = min(known.seconds.values())
+        most = max(self._count // 8, int(_QUICK_SECONDS / fastest))
+        return min(max(_LEAST, min(known.following(self._limit), most)), known.ceiling)
 
     def halve(self) -> bool:
         """Go on with half as many rows after running out of memory; False where it was one row."""

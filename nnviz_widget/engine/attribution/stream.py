@@ -42,17 +42,18 @@ class Runs:
     def __init__(self, twin: Twin) -> None:
         self.twin = twin
         self.sizes = Sizes()
-        self._harmless: dict[tuple[Any, ...], bool] = {}
+        self._seen: dict[tuple[Any, ...], tuple[bool, float]] = {}
 
     def passes(
         self, module: nn.Module, args: Any, kwargs: Any, shapes: tuple[Any, ...], token: CancelToken
     ) -> Passes:
         """Return what runs a module; the first time for inputs of these shapes by way of the recorder."""
         key = (id(self.twin.module), *shapes)
-        if key not in self._harmless:
+        if key not in self._seen:
             run = record(module, args, kwargs, keep=None, token=token)
-            self._harmless[key] = run.harmless
-        return Passes(module, token, plain=self._harmless[key])
+            self._seen[key] = run.harmless, run.seconds
+        plain, seconds = self._seen[key]
+        return Passes(module, token, plain=plain, seconds=seconds)
 
     def task(self, module: nn.Module, question: Question, token: CancelToken, target: Any = None) -> Task:
         """Return what a method or a metric works with.

@@ -84,6 +84,7 @@ class Task:
         self._target: Target | None = None
         self._given = target
         self.watched = False
+        self._several = False
         self._unit: str | nn.Module | None = None
         self._sizes = sizes if sizes is not None else Sizes()
         self._leaves, self._spec = tree_flatten(((*args, *extra), dict(kwargs)))
@@ -191,6 +192,10 @@ class Task:
         gradients : tuple of Tensor
             Like the tensors.
         """
+        if self._several and len(rows) == 1:
+            # Twice the same: for a single row, libraries have kernels of their own that round otherwise.
+            scores, found = self.gradients([torch.cat([x, x]) for x in tensors], torch.cat([rows, rows]))
+            return scores[:1], tuple(gradient[:1] for gradient in found)
         leaves = [tensor.detach().requires_grad_() for tensor in tensors]
         output, _ = self._run(leaves, rows, grad=True)
         scores = self._scores(output, rows)
@@ -315,7 +320,13 @@ class Task:
         if size not in ("auto", None) and (type(size) is not int or size < 1):
             raise InputError(f"The size of a chunk is a whole number of rows, or 'auto', not {size!r}.")
         known = self._sizes.of((kind, *(tuple(x.shape[1:]) for x in self.inputs)))
-        chunks = Chunks(known, count, size if type(size) is int else None, watched=self.watched)
+        chunks = Chunks(
+            known,
+            count,
+            size if type(size) is int else None,
+            watched=self.watched,
+            seconds=self.passes.first_seconds / self.samples,
+        )
         on_cuda, start = self.inputs[0].is_cuda, 0
         # Of a processor that others use too, the time that was ours tells more than that on the wall.
         clock = time.thread_time if self.inputs[0].device.type == "cpu" else time.perf_counter
@@ -325,6 +336,8 @@ class Task:
             if self.watched and start < first < stop:
                 stop = first
             began = clock()
+            # Not where not even two rows fit.
+            self._several = count > 1 and known.ceiling > 1
             try:
                 result = work(start, stop)
                 if on_cuda:
@@ -338,6 +351,8 @@ class Task:
                 if on_cuda:
                     torch.cuda.empty_cache()
                 continue
+            finally:
+                self._several = False
             chunks.took(stop - start, clock() - began)
             yield start, stop, result
             start = stop
