@@ -81,8 +81,11 @@ def compare(
     times = interleave(
         {who: (lambda ask=ask: discard(ask())) for who, ask in contestants.items()}, rounds=rounds
     )
-    notes = {"rows run by the engine": rows(ours), "rows run by Captum": rows(captum)}
+    notes: dict[str, Any] = {"rows run by the engine": rows(ours), "rows run by Captum": rows(captum)}
+    print(f"  {name}: {notes}", flush=True)
     peers = [who for who in contestants if who != "engine"]
+    fastest = {who: min(taken) for who, taken in times.items()}
+    notes |= {f"fastest rounds, {who} / engine": round(fastest[who] / fastest["engine"], 3) for who in peers}
     report.add(Case(f"{name}, at its best", "engine", peers[-1], times, aim=aim, inverse=True, notes=notes))
     if len(peers) > 1:
         report.add(

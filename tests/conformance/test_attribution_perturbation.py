@@ -593,6 +593,24 @@ def test_a_text_is_explained_by_its_tokens(method: str) -> None:
                 assert torch.allclose(found.values[:, place, 0], fall, atol=1e-6)
 
 
+def test_a_single_number_per_sample_is_one_feature_and_has_no_places() -> None:
+    class Scaled(nn.Module):
+        def forward(self, scale: Tensor, x: Tensor) -> Tensor:
+            return scale[:, None] * x
+
+    scale, x = torch.tensor([2.0, -1.0]), torch.tensor([[3.0, 4.0], [5.0, 6.0]])
+    with Engine(Scaled()) as engine:
+        for method in ("kernel_shap", "shapley_value_sampling"):
+            # Half of the product to either side: neither does anything alone.
+            found = engine.attribute((scale, x), method, target=1, **SMALL[method] | {"n_samples": 2000})
+            half = scale * x[:, 1] / 2
+            assert torch.allclose(found.values[0], half, atol=0.3)
+            assert torch.allclose(found.values[1].sum(1), half, atol=0.3)
+        for method in ("occlusion", "rise"):
+            with pytest.raises(InputError, match="single number"):
+                engine.attribute((scale, x), method, target=1)
+
+
 def test_superpixels_cover_the_image_are_connected_and_follow_its_edges() -> None:
     shapes = demo.shapes()
     picture = nn.functional.interpolate(shapes.inputs[:1], size=(96, 80), mode="bilinear")[0]

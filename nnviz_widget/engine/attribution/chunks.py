@@ -16,6 +16,8 @@ _QUICK_SECONDS = 0.02
 #: waited for, since large models are faster with several rows at once.
 _WATCHED_SECONDS, _CHUNK_SECONDS = 0.1, 1.0
 _LARGEST = 256
+#: Elements of the inputs at once that need so little memory that it does not matter.
+_SMALL = 1 << 19
 #: The first chunk ever has at most this many rows.
 _FIRST = 16
 #: For a single row, libraries have kernels of their own that round otherwise: where a ReLU bends, the last
@@ -85,14 +87,16 @@ class Chunks:
         From earlier, and added to.
     count : int
         How many rows there are. Not more than an eighth of them run at once, so that much less memory is
-        needed than for all, unless they are quick.
+        needed than for all, unless they are small.
     fixed : int, optional
         The size that somebody asked for.
     watched : bool
         Whether somebody looks at partial results, and may click: then all chunks are short, and the first
         has at most a tenth of the rows.
     seconds : float
-        About what a forward of one row takes, where that is known: so that not all begins with a single row.
+        About what a forward of one row takes, where that is known: so that not all begins with few rows.
+    elements : int
+        Of the inputs, in one row.
 
     Attributes
     ----------
@@ -108,8 +112,10 @@ class Chunks:
         *,
         watched: bool = False,
         seconds: float = 0.0,
+        elements: int = 1,
     ) -> None:
-        self._known, self._count, self._fixed = known, count, fixed
+        self._known, self._fixed = known, fixed
+        self._most = max(count // 8, _SMALL // elements)
         self._first = max(_LEAST, min(_FIRST, int(_WATCHED_SECONDS / 3 / seconds))) if seconds else _LEAST
         self._limit = _WATCHED_SECONDS if watched else _CHUNK_SECONDS
         self.size = fixed or min(self._next(), max(_LEAST, count // 10) if watched else count)
@@ -117,7 +123,7 @@ class Chunks:
     def took(self, rows: int, seconds: float) -> None:
         """Learn from a chunk."""
         if self._fixed is None:
-            if rows >= min(self._known.best(self._limit), self._count // 8):
+            if rows >= min(self._known.best(self._limit), self._most):
                 self._known.record(rows, seconds)  # else it was the rest, or small only to come early
             self.size = self._next()
 
@@ -125,9 +131,7 @@ class Chunks:
         known = self._known
         if not known.seconds:
             return min(self._first, known.ceiling)
-        fastest = min(known.seconds.values())
-        most = max(self._count // 8, int(_QUICK_SECONDS / fastest))
-        return min(max(_LEAST, min(known.following(self._limit), most)), known.ceiling)
+        return min(max(_LEAST, min(known.following(self._limit), self._most)), known.ceiling)
 
     def halve(self) -> bool:
         """Go on with half as many rows after running out of memory; False where it was one row."""

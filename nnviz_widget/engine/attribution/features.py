@@ -54,7 +54,7 @@ class Features:
         self._task = task
         masks = [mask.cpu() for mask in _masks(task, feature_mask, n_segments)]
         samples = max(mask.shape[0] for mask in masks)
-        flat = torch.cat([mask.flatten(1).expand(samples, -1) for mask in masks], 1)
+        flat = torch.cat([mask.reshape(len(mask), -1).expand(samples, -1) for mask in masks], 1)
         numbered = [torch.unique(line, return_inverse=True)[1] for line in flat]
         counts = torch.stack([line.max() + 1 for line in numbered])
         self.counts = counts.expand(task.samples).clone()
@@ -86,7 +86,7 @@ class Features:
             if mask.shape[0] == 1:
                 values = said.index_select(1, mask.flatten())
             else:
-                values = said.gather(1, mask[rows.to(mask.device)].flatten(1))
+                values = said.gather(1, mask[rows.to(mask.device)].reshape(len(rows), -1))
             found.append(values.reshape(-1, *mask.shape[1:]))
         return found
 
@@ -174,7 +174,7 @@ def _fitting(mask: Tensor, x: Tensor) -> Tensor:
 
 def _named(name: str | None, x: Tensor, count: int, tokens: bool) -> Tensor:
     shape = x.shape[1:]
-    if name is None:
+    if name is None or (name in _NAMED and x.dim() == 1):
         return torch.arange(x[0].numel()).reshape(1, *shape)
     if name not in _NAMED:
         raise InputError(

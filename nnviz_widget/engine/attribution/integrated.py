@@ -295,5 +295,5 @@ def _change(task: Task, starts: tuple[Tensor, ...]) -> Tensor:
 
 def completeness(values: tuple[Tensor, ...], change: Tensor) -> Tensor:
     """Return ``sum(values) - change`` of each sample, ``[N]``."""
-    summed = torch.stack([value.flatten(1).sum(1) for value in values]).sum(0)
+    summed = torch.stack([value.reshape(len(value), -1).sum(1) for value in values]).sum(0)
     return summed - change.to(summed.device)

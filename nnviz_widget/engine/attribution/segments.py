@@ -33,6 +33,11 @@ def places_of(x: Tensor, *, tokens: bool = False) -> tuple[int, ...]:
     tokens : bool
         Whether these are embeddings, ``[N, T, D]``.
     """
+    if x.dim() < 2:
+        raise InputError(
+            "One of the inputs is a single number for each sample: there is nowhere to look.",
+            hint="feature_ablation and the Shapley methods take it as one feature.",
+        )
     if tokens or x.dim() == 2:
         return (1,)
     return (1, 2) if x.dim() == 3 else tuple(range(2, x.dim()))

@@ -326,6 +326,7 @@ class Task:
             size if type(size) is int else None,
             watched=self.watched,
             seconds=self.passes.first_seconds / self.samples,
+            elements=sum(x[0].numel() for x in self.inputs),
         )
         on_cuda, start = self.inputs[0].is_cuda, 0
         # Of a processor that others use too, the time that was ours tells more than that on the wall.
