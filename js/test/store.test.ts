@@ -1,5 +1,6 @@
 import { signal } from "@preact/signals";
 import { describe, expect, it, vi } from "vitest";
+import { changedBy } from "../src/state/changes";
 import { Store } from "../src/state/store";
 import { synced, type WidgetModel } from "../src/state/synced";
 import { type WireClient, WireError } from "../src/wire/client";
@@ -128,6 +129,46 @@ describe("Store", () => {
     slow.reject(new WireError("cancelled", "cancelled"));
     await settled();
     expect(store.maps.value).toMatchObject({ state: "ready", data: { node: "conv" } });
+  });
+
+  it("asks anew, of the changed network, when something is changed, held or given up", async () => {
+    const { store, last, push, asked } = page({ graph: GRAPH });
+    push("run", RUN);
+    store.showStrips(["conv"]);
+    store.selectLayer("conv");
+    const answer = async (first: number) => {
+      const request = last("maps");
+      const part = { meta: META, arrays: { tiles: tiles([first, 2, 3, 4, 5, 6, 7, 8], 0, 2) } };
+      request.options.onChunk?.({ ...part, epoch: 1, last: true } as never);
+      request.resolve({ meta: META, arrays: {}, epoch: 1, ms: 1 });
+      const strip = { node: "conv", kind: "maps", start: 0, channels: [0] };
+      const drawn = { tiles: { data: new Uint8Array(36 * 36).fill(first) } };
+      last("strips").resolve({ meta: { strips: [strip] }, arrays: drawn, epoch: 1, ms: 1 });
+      for (let i = 0; i < 6; i++) await Promise.resolve();
+    };
+    await answer(1);
+    const on = [{ layer: "conv", kind: "ablate" as const, on: true }];
+    const other = { task: "other" as const, classes: [], note: "changed" };
+    store.changes.made.value = changedBy(on, other);
+    expect(last("maps").params).toMatchObject({ node: "conv", changed: on });
+    expect(last("strips").params).toMatchObject({ nodes: ["conv"], changed: on });
+    await answer(9);
+    expect(store.maps.value.data).toMatchObject({ changed: 1 });
+    expect(store.strips.value.get("conv")?.tiles[0]).toBe(9);
+    expect(store.changes.predictions.value).toBe(other);
+
+    // Both are here: to compare them asks for nothing.
+    const before = asked.length;
+    store.changes.held.value = true;
+    expect(store.maps.value.data?.tiles[0]).toBe(1);
+    expect(store.maps.value.data?.changed).toBeUndefined();
+    expect(store.strips.value.get("conv")?.tiles[0]).toBe(1);
+    expect(store.changes.predictions.value?.note).toBeUndefined();
+    store.changes.held.value = false;
+    expect(store.maps.value.data?.tiles[0]).toBe(9);
+    store.changes.made.value = changedBy([], other);
+    expect(store.maps.value.data?.tiles[0]).toBe(1);
+    expect(asked.length).toBe(before);
   });
 
   it("says what failed and keeps silent about what was cancelled", async () => {

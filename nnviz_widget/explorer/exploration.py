@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from nnviz_widget.engine.jobs import Cancelled, ClosedError, Job, Priority
 from nnviz_widget.engine.tiles import unit_at
 from nnviz_widget.errors import InputError, ModelError, NNVizError, UnknownLayerError
+from nnviz_widget.explorer.changing import Altered, key_of
 from nnviz_widget.explorer.collecting import seldom
 from nnviz_widget.explorer.explaining import Shelf
 from nnviz_widget.explorer.inspecting import Changes
 from nnviz_widget.explorer.results import find_logits, path_change, predictions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
@@ -64,6 +65,8 @@ class Shown:
         Of the weights that both were computed from.
     run : int
         Number of the run that it belongs to.
+    changed : str
+        The interventions under which it was computed (`changing.key_of`); empty for the network as it is.
     """
 
     node: str
@@ -72,6 +75,7 @@ class Shown:
     value: float
     epoch: int
     run: int
+    changed: str = ""
 
 
 class Exploration:
@@ -104,6 +108,8 @@ class Exploration:
         The attributions that the page shows.
     changes : Changes
         The weights that the page changed.
+    altered : Altered
+        The run of the network with a page's interventions.
     """
 
     def __init__(
@@ -129,6 +135,7 @@ class Exploration:
         self.known_epoch = 0
         self.shelf = Shelf()
         self.changes = Changes()
+        self.altered = Altered()
         self.influenced: Influence | None = None
         self._affine: Affine | str | None = "unknown"
         self._graph: dict[str, Any] = {}
@@ -240,10 +247,10 @@ class Exploration:
         turned = path_change(trace, before, None if sample == self.sample else sample)
         self.current, self.sample, self.failure, self.saliency = trace, sample, None, None
         self.influenced = None
+        self.altered.clear()
         self.run_number += 1
         self.known_epoch = max(self.known_epoch, trace.epoch)
-        target = self.targets[sample] if self.targets and sample < len(self.targets) else None
-        scored = predictions(trace.output, self.names, target)
+        scored = predictions(trace.output, self.names, self.target_of(sample))
         run = self._run_of(sample, trace.epoch, milliseconds, scored, consistent=trace.consistent)
         news: dict[str, Any] = {}
         if changed:
@@ -260,6 +267,10 @@ class Exploration:
             "predictions": scored,
             "graph_changed": changed,
         }
+
+    def target_of(self, sample: int) -> int | None:
+        """Return the true class of a sample, where it is known."""
+        return self.targets[sample] if self.targets and sample < len(self.targets) else None
 
     def _run_of(
         self, sample: int, epoch: int, milliseconds: float, scored: dict[str, Any], *, consistent: bool = True
@@ -376,10 +387,13 @@ class Exploration:
             wanted = f"output:{found[0]}" if found else outputs[0]
             return wanted if wanted in outputs else outputs[0]
 
-    def unit_saliency(self, layer: Any, unit: tuple[int, ...]) -> Shown:
+    def unit_saliency(
+        self, layer: Any, unit: tuple[int, ...], changed: Sequence[dict[str, Any]] = ()
+    ) -> Shown:
         """Return the gradient of a unit for the sample on the screen; the newest one is kept.
 
         `unit` is an index in one sample's activation; three numbers are ``(channel, y, x)`` in its picture.
+        With `changed`, interventions of a page, it is that of the network with these.
         """
         trace = self.trace_of(self.sample)
         node = self.resolve(layer)
@@ -387,13 +401,19 @@ class Exploration:
         if ref is not None:
             shape = trace.ops[ref.op].outputs[ref.port].shape
             unit = unit_at(shape, unit, axis=trace.channel_axis(node))
-        kept = self.saliency
-        asked = (node, unit, self.run_number)
-        if kept is not None and (kept.node, kept.unit, kept.run) == asked and kept.epoch == self.engine.epoch:
+        kept, key = self.saliency, key_of([*changed])
+        asked = (node, unit, self.run_number, key)
+        known = None if kept is None else (kept.node, kept.unit, kept.run, kept.changed)
+        if kept is not None and known == asked and kept.epoch == self.engine.epoch:
             return kept
-        found = self.engine.saliency(trace, node, unit)
+        if changed:
+            trace = self.altered.run(self, [*changed])
+        with self.altered.again(self, [*changed]):
+            found = self.engine.saliency(trace, node, unit)
         gradient = found.values[0] if isinstance(found.values, tuple) else found.values
-        self.saliency = Shown(node, unit, gradient[0].detach(), found.value, found.epoch, self.run_number)
+        self.saliency = Shown(
+            node, unit, gradient[0].detach(), found.value, found.epoch, self.run_number, key
+        )
         self.note_epoch(found.epoch)
         return self.saliency
 
@@ -415,6 +435,7 @@ class Exploration:
         """Cancel everything, end the thread, free what was kept."""
         self.engine.close()
         self.changes.reset()
+        self.altered.clear()
         self.shelf.clear()
         self.current = self.saliency = self.influenced = self._run_job = None
 

@@ -6,18 +6,15 @@ What an operation is, and when it runs, is told in ``operations``.
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnviz_widget.engine.interventions import KINDS
 from nnviz_widget.engine.patching import EACH
-from nnviz_widget.engine.tiles import unit_at
-from nnviz_widget.errors import InputError, NNVizError
 from nnviz_widget.explorer import params
+from nnviz_widget.explorer.changing import changed_of, in_force, inputs_of, sample_of
 from nnviz_widget.explorer.replies import Reply, growing
-from nnviz_widget.explorer.results import class_scores, find_logits
+from nnviz_widget.explorer.results import class_scores, find_logits, predictions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,107 +28,62 @@ if TYPE_CHECKING:
 
 __all__ = ["INTERVENING"]
 
-_MOST = 64  # interventions on one shelf
 _SHOWN = 8  # classes
 
 
 def _intervene(exploration: Exploration, question: Question) -> Reply:
     """Answer with the predictions under the interventions that are switched on, beside those without."""
     started = time.perf_counter()
-    sample = _sample(exploration, question, "sample")
-    given = question.p.get("interventions")
-    if not isinstance(given, list) or len(given) > _MOST or not all(isinstance(one, dict) for one in given):
-        raise InputError(f"'interventions' must be a list of at most {_MOST} objects.")
-    engine, inputs = exploration.engine, _inputs(exploration, sample)
-    before = _scored(engine.output(inputs))
-    calls: list[str] = []
-    errors: list[str] = []
-    with ExitStack() as stack:
-        for one in given:
-            call, error = "", ""
-            try:
-                options = _options(exploration, one)
-                made = engine.intervene(options.pop("layer"), options.pop("kind"), **options)
-                if one.get("on") is True:
-                    call = _named(str(stack.enter_context(made)), one)
-                else:
-                    with made as shown:
-                        call = _named(str(shown), one)
-            except NNVizError as failure:
-                error = str(failure)
-            calls.append(call)
-            errors.append(error)
-        after = _scored(engine.output(inputs))
+    sample = sample_of(exploration, question.p)
+    given = changed_of(question.p, "interventions")
+    engine, inputs = exploration.engine, inputs_of(exploration, sample)
+    with in_force(exploration, given) as made:
+        on = any(one.get("on") is True and not error for one, error in zip(given, made.errors, strict=True))
+        after = engine.output(inputs) if on else None
+    before = _known_output(exploration, sample)
+    if before is None:
+        before = engine.output(inputs)
+    after = before if after is None else after
     return Reply(
         meta={
             "sample": sample,
             "classes": _compared(exploration, before, after),
-            "calls": calls,
-            "errors": errors,
+            "predictions": predictions(after, exploration.names, exploration.target_of(sample)),
+            "calls": made.calls,
+            "errors": made.errors,
             "ms": round((time.perf_counter() - started) * 1e3, 2),
         }
     )
 
 
-def _options(exploration: Exploration, one: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `Engine.intervene` for an object of the page."""
-    kind = params.choice(one, "kind", tuple(KINDS))
-    node = exploration.resolve(params.name(one, "layer"))
-    options: dict[str, Any] = {"layer": node, "kind": kind}
-    for part in ("channel", "head"):
-        number = params.integer(one, part, 0, 2**31, default=None)
-        if number is not None:
-            options[part] = number
-    if one.get("unit") is not None:
-        trace = exploration.current
-        ref = None if trace is None else trace.refs.get(node)
-        unit = params.integers(one, "unit", 8)
-        if trace is not None and ref is not None:
-            shape = trace.ops[ref.op].outputs[ref.port].shape
-            unit = unit_at(shape, unit, axis=trace.channel_axis(node))
-        options["unit"] = unit
-    if kind == "patch":
-        options["source"] = _inputs(exploration, _sample(exploration, one, "source"))
-        return options
-    for name in KINDS[kind]:
-        value = one.get(name)
-        if value is None:
-            continue
-        mean = kind == "ablate" and value in ("zero", "mean")
-        if not mean and (isinstance(value, bool) or not isinstance(value, (int, float))):
-            raise InputError(f"{name!r} must be a number.")
-        options[name] = value
-    return options
-
-
-def _named(call: str, one: Mapping[str, Any]) -> str:
-    """Write the source of a patch as people write it."""
-    source = one.get("source")
-    return (
-        call.replace("source=source", f"source=inputs[{source}:{source + 1}]") if source is not None else call
-    )
-
-
-def _scored(output: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    found = find_logits(output)
-    if found is None:
-        raise InputError("The model's output is no row of class scores, so there are no bars to compare.")
-    return class_scores(found[1])
+def _known_output(exploration: Exploration, sample: int) -> Any:
+    """Return what the run on the screen gave, if it is that of the sample and of the weights as they are."""
+    trace = exploration.current
+    fresh = trace is not None and sample == exploration.sample and trace.epoch == exploration.engine.epoch
+    return trace.output if trace is not None and fresh and trace.kind == "run" else None
 
 
 def _compared(exploration: Exploration, before: Any, after: Any) -> list[dict[str, Any]]:
-    """Return the classes that are likely with or without the interventions, the likeliest before first."""
-    best = [np.argsort(-np.nan_to_num(one[0], nan=-1.0), kind="stable")[:_SHOWN] for one in (before, after)]
+    """Return the classes that are likely with or without the interventions, the likeliest before first.
+
+    None where the output is no row of class scores.
+    """
+    found = [find_logits(output) for output in (before, after)]
+    scored = [class_scores(one[1]) for one in found if one is not None]
+    if len(scored) < 2:
+        return []
+    (shares, logits), (new_shares, new_logits) = scored
+    best = [np.argsort(-np.nan_to_num(one, nan=-1.0), kind="stable")[:_SHOWN] for one in (shares, new_shares)]
     chosen = list(dict.fromkeys([*map(int, best[0]), *map(int, best[1][:3])]))
     names = exploration.names or {}
     return [
         {
             "index": index,
             "name": names.get(index, str(index)),
-            "before": float(before[0][index]),
-            "after": _finite(after[0][index]),
-            "logit_before": float(before[1][index]),
-            "logit_after": _finite(after[1][index]),
+            "before": float(shares[index]),
+            "after": _finite(new_shares[index]),
+            "logit_before": float(logits[index]),
+            "logit_after": _finite(new_logits[index]),
         }
         for index in chosen
     ]
@@ -142,13 +94,13 @@ def _finite(number: float) -> float | None:
 
 
 def _knock_outs(exploration: Exploration, question: Question) -> Stream:
-    sample = _sample(exploration, question, "sample")
+    sample = sample_of(exploration, question.p)
     node = exploration.resolve(params.name(question.p, "node"))
     target = params.integer(question.p, "target", 0, 2**31, default=None)
     value = params.choice(question.p, "value", ("zero", "mean"))
     heads = question.p.get("heads") is True
     stream = exploration.engine.stream_knock_outs(
-        _inputs(exploration, sample), node, target=target, value=value, heads=heads
+        inputs_of(exploration, sample), node, target=target, value=value, heads=heads
     )
     return _ranked((yield from growing(stream, question.token, _ranked)))
 
@@ -176,8 +128,8 @@ def _ranked(found: KnockOuts) -> Reply:
 
 def _patch_effects(exploration: Exploration, question: Question) -> Stream:
     each = params.choice(question.p, "each", EACH)
-    corrupted = _inputs(exploration, _sample(exploration, question, "sample"))
-    clean = _inputs(exploration, _sample(exploration, question, "source"))
+    corrupted = inputs_of(exploration, sample_of(exploration, question.p))
+    clean = inputs_of(exploration, sample_of(exploration, question.p, "source"))
     stream = exploration.engine.stream_patch_effects(clean, corrupted, each=each)
     return _mapped((yield from growing(stream, question.token, _mapped)))
 
@@ -194,16 +146,6 @@ def _mapped(found: PatchEffects) -> Reply:
         "seconds": found.seconds,
     }
     return Reply({"effects": found.matrix().numpy()}, meta, epoch=found.epoch)
-
-
-def _sample(exploration: Exploration, p: Any, name: str) -> int:
-    given = p if isinstance(p, dict) else p.p
-    return params.integer(given, name, 0, exploration.batch.total, default=exploration.sample)
-
-
-def _inputs(exploration: Exploration, sample: int) -> Any:
-    args, kwargs = exploration.batch.sample(sample)
-    return kwargs or args
 
 
 INTERVENING: Mapping[str, Any] = {

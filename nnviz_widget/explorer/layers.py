@@ -70,7 +70,8 @@ def maps(exploration: Exploration, trace: Trace, node: str, max_side: int) -> An
     Parameters
     ----------
     exploration, trace
-        What is explored, and the run on the screen.
+        What is explored, and its run on the screen or that of the changed network. The strengths, which put
+        the channels in order, are those of the first in both: a channel keeps its place.
     node : str
         Id of a node or group.
     max_side : int
@@ -88,17 +89,33 @@ def maps(exploration: Exploration, trace: Trace, node: str, max_side: int) -> An
     if tiles.grid is not None:
         rows, columns, skip = tiles.grid
         meta["grid"] = {"rows": rows, "cols": columns, "skip": skip}
-    arrays = {"tiles": tiles.values, "low": tiles.low, "high": tiles.high, "strength": tiles.strength}
+    strength = tiles.strength
+    known = exploration.current
+    if known is not None and known is not trace and _can_tell(known, node):
+        first = exploration.engine.tiles(known, node, max_side=1).strength
+        strength = first if first.shape == strength.shape else strength
+    arrays = {"tiles": tiles.values, "low": tiles.low, "high": tiles.high, "strength": strength}
     return {name: np.asarray(array) for name, array in arrays.items()}, meta
 
 
+def _can_tell(trace: Trace, node: str) -> bool:
+    return node in trace.refs and trace.holds(node)
+
+
 def strips(
-    trace: Trace, nodes: Sequence[str], *, count: int, size: int, token: CancelToken
+    trace: Trace,
+    nodes: Sequence[str],
+    *,
+    count: int,
+    size: int,
+    token: CancelToken,
+    beside: Trace | None = None,
 ) -> tuple[NDArray[np.uint8], list[dict[str, Any]]]:
     """Return the strongest maps of many nodes, each stretched to its own range, ``[total, size, size]``.
 
-    Nodes that have no activation (the graph changed meanwhile, or the run broke off before them) are left
-    out.
+    Beside another run they are of the channels, and stretched to the ranges, of that one: what differs can
+    be seen. Nodes that have no activation (the graph changed meanwhile, or the run broke off before them) are
+    left out.
     """
     pictures: list[Tensor] = []
     channels: list[Tensor] = []
@@ -107,16 +124,15 @@ def strips(
     patches = _ran(trace, "conv2d")
     for node in nodes:
         token.check()
-        try:
-            kind, stack = channels_of(trace, node)
-        except NNVizError:
+        laid = _laid_out(trace, node, patches=patches)
+        if laid is None:
             continue
-        if stack.numel() == 0:
-            continue
-        if kind == "tokens" and patches:
-            laid = on_patches(stack)
-            kind, stack = ("tokens" if laid is stack else "maps"), laid
-        chosen, tiles = _strongest(stack, count, size)
+        kind, stack = laid
+        like = (
+            _laid_out(beside, node, patches=patches) if beside is not None and beside is not trace else None
+        )
+        same = like is not None and like[1].shape == stack.shape
+        chosen, tiles = _strongest(stack, count, size, like=like[1] if like is not None and same else stack)
         found.append({"node": node, "kind": kind, "start": start})
         pictures.append(tiles)
         channels.append(chosen)
@@ -131,19 +147,40 @@ def strips(
     return torch.cat(pictures).cpu().numpy(), found
 
 
-def _strongest(stack: Tensor, count: int, size: int) -> tuple[Tensor, Tensor]:
-    """Return the channels of ``[C, H, W]`` with the largest mean magnitude, and their tiles as bytes."""
-    values = stack.float().nan_to_num(0.0, 0.0, 0.0)
-    if len(values) > count:
-        chosen = values.abs().mean((1, 2)).topk(count).indices
-        values = values[chosen]
-    else:
-        chosen = torch.arange(len(values), device=values.device)
-    mode = "area" if max(values.shape[1:]) > size else "nearest"
-    values = interpolate(values[:, None], size=(size, size), mode=mode)[:, 0]
-    low, high = values.amin((1, 2), keepdim=True), values.amax((1, 2), keepdim=True)
+def _laid_out(trace: Trace, node: str, *, patches: bool) -> tuple[str, Tensor] | None:
+    """Return what a strip is cut from, tokens on their patches; None where there is nothing."""
+    try:
+        kind, stack = channels_of(trace, node)
+    except NNVizError:
+        return None
+    if stack.numel() == 0:
+        return None
+    if kind == "tokens" and patches:
+        laid = on_patches(stack)
+        return ("tokens" if laid is stack else "maps"), laid
+    return kind, stack
+
+
+def _strongest(stack: Tensor, count: int, size: int, *, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the channels of ``[C, H, W]`` that are strongest in `like`, and their tiles as bytes.
+
+    Strong by mean magnitude; 0 and 255 are the ends of a channel's range in `like`.
+    """
+    known = like.float().nan_to_num(0.0, 0.0, 0.0)
+    chosen = torch.arange(len(known), device=known.device)
+    if len(known) > count:
+        chosen = known.abs().mean((1, 2)).topk(count).indices
+        known = known[chosen]
+    known = _sized(known, size)
+    values = known if like is stack else _sized(stack[chosen].float().nan_to_num(0.0, 0.0, 0.0), size)
+    low, high = known.amin((1, 2), keepdim=True), known.amax((1, 2), keepdim=True)
     span = torch.where(high > low, high - low, torch.ones_like(high))
-    return chosen, ((values - low) / span * 255).round().byte()
+    return chosen, ((values - low) / span * 255).round().clamp(0, 255).byte()
+
+
+def _sized(values: Tensor, size: int) -> Tensor:
+    mode = "area" if max(values.shape[1:]) > size else "nearest"
+    return interpolate(values[:, None], size=(size, size), mode=mode)[:, 0]
 
 
 def values(trace: Trace, node: str, channel: int) -> NDArray[np.float32]:

@@ -21,6 +21,7 @@ from nnviz_widget.engine.jobs import Cancelled, Priority
 from nnviz_widget.engine.measures import MEASURES
 from nnviz_widget.errors import ModelError, NNVizError, nearest
 from nnviz_widget.explorer import layers, params, pictures
+from nnviz_widget.explorer.changing import changed_of, run_of
 from nnviz_widget.explorer.explaining import EXPLAINING
 from nnviz_widget.explorer.inspecting import INSPECTING
 from nnviz_widget.explorer.intervening import INTERVENING
@@ -184,37 +185,39 @@ def _strips(exploration: Exploration, question: Question) -> Reply:
     nodes = params.names(question.p, "nodes", 400)
     count = params.integer(question.p, "count", 1, 17, default=4)
     size = params.integer(question.p, "size", 4, 129, default=36)
-    trace = exploration.trace_of(_sample(exploration, question))
-    tiles, strips = layers.strips(trace, nodes, count=count, size=size, token=question.token)
-    return Reply({"tiles": tiles}, {"strips": strips})
+    trace = run_of(exploration, question.p)
+    tiles, strips = layers.strips(
+        trace, nodes, count=count, size=size, token=question.token, beside=exploration.current
+    )
+    return Reply({"tiles": tiles}, {"strips": strips}, epoch=trace.epoch)
 
 
 def _maps(exploration: Exploration, question: Question) -> Reply:
     started = time.perf_counter()
-    trace = exploration.trace_of(_sample(exploration, question))
+    trace = run_of(exploration, question.p)
     node = exploration.resolve(params.name(question.p, "node"))
     max_side = params.integer(question.p, "max_side", 1, 2049, default=128)
     arrays, meta = layers.maps(exploration, trace, node, max_side)
-    return Reply(arrays, meta | {"ms": _milliseconds(started)})
+    return Reply(arrays, meta | {"ms": _milliseconds(started)}, epoch=trace.epoch)
 
 
 def _values(exploration: Exploration, question: Question) -> Reply:
-    trace = exploration.trace_of(_sample(exploration, question))
+    trace = run_of(exploration, question.p)
     node = exploration.resolve(params.name(question.p, "node"))
     channel = params.integer(question.p, "channel", 0, 2**31)
     of_influence = question.p.get("of") == "influence"
     read = (
         influenced(exploration, trace, node, channel) if of_influence else layers.values(trace, node, channel)
     )
-    return Reply({"values": read}, {"node": node, "channel": channel})
+    return Reply({"values": read}, {"node": node, "channel": channel}, epoch=trace.epoch)
 
 
 def _stats(exploration: Exploration, question: Question) -> Reply:
-    trace = exploration.trace_of(_sample(exploration, question))
+    trace = run_of(exploration, question.p)
     node = exploration.resolve(params.name(question.p, "node"))
     channel = params.integer(question.p, "channel", 0, 2**31, default=None)
     arrays, meta = layers.stats(trace, node, channel)
-    return Reply(arrays, meta)
+    return Reply(arrays, meta, epoch=trace.epoch)
 
 
 def _measure(exploration: Exploration, question: Question) -> Reply:
@@ -229,7 +232,8 @@ def _saliency(exploration: Exploration, question: Question) -> Stream:
     exploration.trace_of(_sample(exploration, question))
     started = time.perf_counter()
     unit = params.integers(question.p, "unit", 8)
-    shown = exploration.unit_saliency(params.name(question.p, "node"), unit)
+    node = params.name(question.p, "node")
+    shown = exploration.unit_saliency(node, unit, changed_of(question.p))
     question.token.check()
     arrays, meta = layers.saliency(exploration, shown)
     # The picture first; its frame takes as long again where the user's cell holds the interpreter.

@@ -21,6 +21,7 @@ from torch.nn.functional import interpolate
 from nnviz_widget.engine.tiles import planes, tiles
 from nnviz_widget.errors import InputError, NNVizError
 from nnviz_widget.explorer import params
+from nnviz_widget.explorer.changing import changed_of, run_of
 from nnviz_widget.explorer.layers import on_patches
 from nnviz_widget.explorer.pictures import draw_sample, levels
 from nnviz_widget.explorer.replies import Reply
@@ -194,7 +195,7 @@ def _paint(exploration: Exploration, question: Question) -> Reply:
     started = time.perf_counter()
     p = question.p
     base = params.integer(p, "base", 0, exploration.batch.count)
-    trace = exploration.trace_of(exploration.sample)
+    trace = run_of(exploration, {"changed": p.get("changed")})
     picture = _picture(exploration, question)
     nodes = _nodes(p.get("nodes"))
     layer = params.name(p, "layer") if p.get("layer") is not None else None
@@ -210,7 +211,8 @@ def _paint(exploration: Exploration, question: Question) -> Reply:
     shown = exploration.resolve(layer) if layer is not None else None
     if shown is not None:
         looks[shown] = _layer_look(trace, shown, max_side, nodes.get(shown))
-    found = exploration.engine.glimpse(trace, args, kwargs, looks=looks)
+    with exploration.altered.again(exploration, changed_of(p)):
+        found = exploration.engine.glimpse(trace, args, kwargs, looks=looks)
     question.token.check()
     exploration.note_epoch(found.epoch)
 

@@ -95,6 +95,103 @@ def test_the_bars_are_those_of_the_changed_network_and_go_back(page):
     page.root.locator(".nn-shelf li").nth(1).wait_for()
 
 
+PICTURES = """
+def maps_of(layer, change, sample=0):
+    '''The mean of each channel of a layer of the plain model, with a plain hook.'''
+    kept = []
+    module = demo.model.get_submodule(layer)
+    changing = demo.model.get_submodule("stage3.1.conv2")
+    handles = [changing.register_forward_hook(lambda m, i, out: change(out.clone())),
+               module.register_forward_hook(lambda m, i, out: kept.append(out.clone()))]
+    with torch.no_grad():
+        demo.model(demo.inputs[sample:sample + 1])
+    for handle in handles:
+        handle.remove()
+    return [float(v) for v in kept[0][0].flatten(1).mean(1)]
+"""
+
+THUMBNAIL = """canvas => {
+    const {width, height} = canvas;
+    return Array.from(canvas.getContext('2d').getImageData(0, 0, width, height).data).join();
+}"""
+
+
+def mean(page):
+    """The mean that the statistics tell."""
+    row = page.root.locator('[data-panel="stats"][data-state="ready"] .nn-numbers div').first
+    return number(row.inner_text())
+
+
+def wait_mean(page, expected):
+    for _ in range(100):
+        if mean(page) == pytest.approx(expected, abs=6e-4 * max(1, abs(expected))):
+            return
+        page.page.wait_for_timeout(50)
+    raise AssertionError((mean(page), expected))
+
+
+def test_the_whole_page_shows_the_changed_network_and_goes_back(page):
+    strip = page.root.locator(f'canvas[data-strip="{LAYER}"][data-drawn]')
+    strip.wait_for()
+    before = strip.evaluate(THUMBNAIL)
+    first = page.root.locator(".nn-class").first.inner_text()
+    page.notebook.python(f"w.select('{LAYER}', channel=None)")
+    page.root.get_by_text("the whole layer; choose").wait_for()
+    add(page, "scale")
+    page.root.get_by_label("factor").fill("-1")
+    badge = page.root.locator('.nn-stage [data-role="changed"]')
+    badge.wait_for()
+    assert badge.inner_text().startswith("changed by 1 intervention")
+    wait_bars(page, f"changed('{LAYER}', lambda out: -out)")
+    changed = page.notebook.python("max(changed('stage3.1.conv2', lambda out: -out))", setup=REFERENCE)
+    page.page.wait_for_function(
+        "([row, share]) => Math.abs(parseFloat(row.innerText) - share) < 1",
+        arg=[page.root.locator(".nn-class .nn-class-value").first.element_handle(), changed],
+    )
+
+    page.root.get_by_role("tab", name="Stats").click()
+    told = page.notebook.python(f"maps_of('{LAYER}', lambda out: -out)", setup=PICTURES)
+    wait_mean(page, sum(told) / len(told))
+    hold = page.root.locator(".nn-stats").get_by_role("button", name="original")
+    hold.focus()
+    page.page.keyboard.down("Space")
+    wait_mean(page, -sum(told) / len(told))
+    page.page.wait_for_function(
+        f"([e, wanted]) => ({THUMBNAIL})(e) === wanted", arg=[strip.element_handle(), before]
+    )
+    page.page.keyboard.up("Space")
+    wait_mean(page, sum(told) / len(told))
+    page.page.wait_for_function(
+        f"([e, wanted]) => ({THUMBNAIL})(e) !== wanted", arg=[strip.element_handle(), before]
+    )
+
+    page.root.get_by_role("tab", name="Maps").click()
+    page.root.locator('.nn-maps[data-changed="1"][data-painted="true"]').wait_for()
+    page.root.locator(".nn-thumbs [data-sample]").nth(2).click()  # it stays changed for another input
+    page.notebook.eventually("w.run['sample']", 2)
+    page.root.get_by_role("tab", name="Stats").click()
+    told = page.notebook.python(f"maps_of('{LAYER}', lambda out: -out, 2)", setup=PICTURES)
+    wait_mean(page, sum(told) / len(told))
+    page.root.locator(".nn-thumbs [data-sample]").nth(0).click()
+
+    badge.locator(".nn-changed-words").click()
+    page.root.locator(".nn-shelf li input[type=checkbox]").uncheck()
+    badge.wait_for(state="detached")
+    page.page.wait_for_function(
+        f"([e, wanted]) => ({THUMBNAIL})(e) === wanted", arg=[strip.element_handle(), before]
+    )
+    page.page.wait_for_function(
+        "([row, text]) => row.innerText === text",
+        arg=[page.root.locator(".nn-class").first.element_handle(), first],
+    )
+    page.root.locator(".nn-shelf li input[type=checkbox]").check()
+    badge.wait_for()
+    page.root.get_by_role("button", name="undo").click()
+    badge.wait_for(state="detached")
+    page.root.get_by_role("tab", name="Maps").click()
+    page.root.locator('.nn-maps[data-painted="true"]:not([data-changed])').wait_for()
+
+
 def test_the_ranking_ablates_what_is_clicked(page):
     page.root.locator('[data-role="knock"]').click()
     page.root.locator('.nn-knock[data-done="true"][data-running="false"]').wait_for()

@@ -220,3 +220,19 @@ def test_what_a_page_asks_wrongly_is_refused(explorer, p):
 def test_a_picture_of_another_size_is_refused(explorer):
     with pytest.raises(InputError, match="bytes"):
         frame(explorer, np.zeros((8, 9, 3), np.uint8), nodes=[])
+
+
+def test_a_frame_goes_through_the_network_as_the_page_changed_it(explorer):
+    picture = np.random.default_rng(0).integers(0, 256, (8, 10, 3), np.uint8)
+    half = {"layer": "mix", "kind": "scale", "factor": 0.5, "channel": 2, "on": True}
+    reply = frame(explorer, picture, nodes=[], layer="mix", max_side=64, changed=[half])
+    plain = frame(explorer, picture, nodes=[], layer="mix", max_side=64)
+    assert reply.arrays["high"][2] == pytest.approx(plain.arrays["high"][2] / 2, rel=1e-5)
+    np.testing.assert_allclose(np.delete(reply.arrays["high"], 2), np.delete(plain.arrays["high"], 2))
+    exploration = explorer._exploration
+    engine = exploration.engine
+    args, _ = exploration.batch.sample(reply.meta["sample"])
+    with engine.intervene("mix", "scale", channel=2, factor=0.5):
+        expected = engine.output(args)
+    for entry in reply.meta["predictions"]["classes"]:
+        assert entry["logit"] == pytest.approx(float(expected[0, entry["index"]]), rel=1e-4)

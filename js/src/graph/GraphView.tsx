@@ -7,6 +7,7 @@ import { select } from "d3-selection";
 import { type D3ZoomEvent, type ZoomBehavior, zoom, zoomIdentity, zoomTransform } from "d3-zoom";
 import type { RefObject } from "preact";
 import { useEffect, useLayoutEffect, useMemo, useRef } from "preact/hooks";
+import { Changed } from "../panels/Changed";
 import type { Store } from "../state/store";
 import { Crumbs } from "./Crumbs";
 import { coloursOf, colourWords } from "./colouring";
@@ -74,6 +75,7 @@ export function GraphView({ store }: { store: Store }) {
       <Crumbs graph={graph} />
       <Tools graph={graph} />
       <Colouring graph={graph} />
+      <Changed store={store} />
       {drawing && <Minimap graph={graph} drawing={drawing} />}
     </div>
   );
@@ -249,7 +251,11 @@ function useGestures(
 }
 
 function wanted(event: Event): boolean {
-  if ((event.target as Element).closest(".nn-tools, .nn-colour, .nn-crumbs, .nn-minimap, [data-act]"))
+  if (
+    (event.target as Element).closest(
+      ".nn-tools, .nn-colour, .nn-crumbs, .nn-minimap, .nn-changed, [data-act]",
+    )
+  )
     return false;
   const { button, ctrlKey, type } = event as MouseEvent;
   return type === "wheel" || (!ctrlKey && !button);

@@ -268,7 +268,7 @@ function Toggle({ words, open = false }: { words: string; open?: boolean }) {
 }
 
 function Output({ item, graph }: { item: Item; graph: GraphController }) {
-  const predictions = graph.store.synced.run.value?.predictions;
+  const predictions = graph.store.changes.predictions.value;
   const classes = predictions?.task === "classification" ? predictions.classes.slice(0, 3) : [];
   return (
     <>

@@ -24,7 +24,10 @@ function keptOf(store: Store): Kept {
   let all = kept.get(store);
   if (!all) {
     const ask: Ask = (op, params, options) => store.request(op, params, options);
-    all = { shelf: new Shelf(store.synced, ask), knocks: new KnockOuts(ask), patches: new Patches(ask) };
+    const shelf = new Shelf(store.synced, ask, store.changes.made);
+    // As long as the view lives: the page shows the changed network whatever else is open.
+    store.whenDone(shelf.follow());
+    all = { shelf, knocks: new KnockOuts(ask), patches: new Patches(ask) };
     kept.set(store, all);
   }
   return all;
@@ -33,13 +36,11 @@ function keptOf(store: Store): Kept {
 export function ChangePanel({ store }: { store: Store }) {
   const { shelf, knocks, patches } = keptOf(store);
   useLayoutEffect(() => {
-    const end = shelf.follow();
     return () => {
-      end();
       knocks.stop();
       patches.stop();
     };
-  }, [shelf, knocks, patches]);
+  }, [knocks, patches]);
   return (
     <div class="nn-change" data-panel="change">
       <Actions store={store} shelf={shelf} patches={patches} />
@@ -113,6 +114,10 @@ function Actions({ store, shelf, patches }: { store: Store; shelf: Shelf; patche
 function Bars({ shelf }: { shelf: Shelf }) {
   const outcome = shelf.outcome.value;
   if (!outcome) return null;
+  if (outcome.classes.length === 0) {
+    const told = "The output is no row of class scores, so there are no bars; maps and thumbnails follow.";
+    return <p class="nn-soft">{told}</p>;
+  }
   return (
     <section class="nn-change-bars" aria-label="predictions with the changes" data-ms={outcome.ms}>
       {outcome.classes.map(({ index, name, before, after, logit_before, logit_after }) => {

@@ -1,9 +1,18 @@
 // The interventions of one view: which there are, what they do to the predictions, and the way back. What they do to
 // the network the kernel knows; here they are a list.
 
-import { computed, effect, type ReadonlySignal, type Signal, signal, untracked } from "@preact/signals";
+import {
+  batch,
+  computed,
+  effect,
+  type ReadonlySignal,
+  type Signal,
+  signal,
+  untracked,
+} from "@preact/signals";
+import { type Changed, changedBy } from "../state/changes";
 import { Latest } from "../state/latest";
-import type { Synced } from "../state/synced";
+import type { Run, Synced } from "../state/synced";
 import { isCancelled, type WireError } from "../wire/client";
 import type { Compared, Intervention, Operation, Operations, Reply, RequestOptions } from "../wire/types";
 
@@ -43,12 +52,14 @@ export class Shelf {
   constructor(
     private readonly synced: Synced,
     private readonly ask: Ask,
+    /** Where the rest of the page learns of the changed network. */
+    private readonly made: Signal<Changed | null> = signal(null),
   ) {
     this.canUndo = computed(() => this.past.value.length > 0);
     this.python = computed(() => pythonOf(this.items.value, this.outcome.value));
   }
 
-  /** While the panel is open: the predictions follow every change of the list, and every new run. */
+  /** The predictions, and with them the whole page, follow every change of the list, and every new run. */
   follow(): () => void {
     const newest = new Latest((question: Question) => this.fetch(question));
     const end = effect(() => {
@@ -59,6 +70,7 @@ export class Shelf {
       else {
         untracked(() => {
           this.outcome.value = null;
+          this.made.value = null;
           this.error.value = "";
         });
       }
@@ -122,10 +134,16 @@ export class Shelf {
       const { meta } = await this.ask("intervene", { sample, interventions }, { slot: "intervene" });
       if (this.items.peek().length === 0) return;
       const byKey = (texts: string[]) => new Map(items.map((item, i) => [item.key, texts[i] ?? ""]));
-      this.outcome.value = { ...meta, calls: byKey(meta.calls), errors: byKey(meta.errors) };
-      this.error.value = "";
+      const inForce = interventions.filter(({ on }, i) => on && !meta.errors[i]);
+      batch(() => {
+        this.outcome.value = { ...meta, calls: byKey(meta.calls), errors: byKey(meta.errors) };
+        this.made.value = changedBy(inForce, meta.predictions as Run["predictions"]);
+        this.error.value = "";
+      });
     } catch (error) {
-      if (!isCancelled(error)) this.error.value = (error as WireError).message;
+      if (isCancelled(error)) return;
+      this.error.value = (error as WireError).message;
+      this.made.value = null;
     }
   }
 }

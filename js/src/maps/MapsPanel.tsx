@@ -3,6 +3,7 @@
 
 import { effect, useComputed } from "@preact/signals";
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
+import { Changed } from "../panels/Changed";
 import type { Maps } from "../state/data";
 import type { DataState, Store } from "../state/store";
 import type { GraphNode } from "../state/synced";
@@ -63,9 +64,11 @@ export function MapsPanel({ store }: { store: Store }) {
       data-panel="maps"
       data-layer={layer ?? undefined}
       data-loading={state === "loading"}
+      data-changed={data?.changed}
       ref={root}
       aria-label="maps"
     >
+      {layer !== null && <Changed store={store} />}
       {body}
       {layer !== null && state === "loading" && <Progress store={store} progress={progress} />}
     </section>

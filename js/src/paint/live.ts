@@ -82,7 +82,8 @@ export class Live {
     const started = performance.now();
     try {
       const layer = this.store.shown.peek();
-      const params = { base, nodes: inSight(this.store, this.root()), layer, max_side: MAX_SIDE };
+      const nodes = inSight(this.store, this.root());
+      const params = { base, nodes, layer, max_side: MAX_SIDE, ...this.store.changes.params };
       const reply = await this.store.request("paint", params, {
         slot: `paint ${lane}`,
         buffers: [rgb.slice().buffer as ArrayBuffer],
@@ -90,7 +91,7 @@ export class Live {
       if (number < this.shown || this.stopped) return;
       this.shown = number;
       this.pace = reply.meta.ms;
-      show(this.store, reply);
+      show(this.store, reply, params.changed?.length);
       this.count(performance.now() - started, reply.meta);
       this.error.value = "";
     } catch (error) {
@@ -148,14 +149,18 @@ export function inSight(store: Store, root: Element | null): { node: string; cha
   return Array.from(found, ([node, channels]) => ({ node, channels })).slice(0, 400);
 }
 
-function show(store: Store, { meta, arrays, epoch }: Reply<"paint">): void {
+function show(store: Store, { meta, arrays, epoch }: Reply<"paint">, changed?: number): void {
   batch(() => {
     const run = store.synced.run.peek();
-    if (run) store.synced.run.value = { ...run, epoch, predictions: meta.predictions as Run["predictions"] };
+    const { made } = store.changes;
+    const predictions = meta.predictions as Run["predictions"];
+    if (changed && made.value) made.value = { ...made.value, predictions };
+    else if (run) store.synced.run.value = { ...run, epoch, predictions };
     store.strips.value = withStrips(store.strips.peek(), meta.strips, arrays.tiles.data);
     const before = store.maps.peek().data;
     const maps = meta.maps && mapsOf(meta.maps, arrays, before, meta.ms);
-    if (maps && store.shown.peek() === maps.node) store.maps.value = { state: "ready", data: maps };
+    if (maps && store.shown.peek() === maps.node)
+      store.maps.value = { state: "ready", data: { ...maps, changed } };
   });
 }
 

@@ -7,12 +7,12 @@ import type { Store } from "../state/store";
 import type { Prediction } from "../state/synced";
 
 export function Predictions({ store }: { store: Store }) {
-  const run = store.synced.run.value;
+  const predictions = store.changes.predictions.value;
   const [logits, setLogits] = useState(false);
-  if (!run) return null;
-  const { classes, task, true: truth } = run.predictions;
+  if (!predictions) return null;
+  const { classes, task, true: truth } = predictions;
   if (task !== "classification" || classes.length === 0) {
-    const shapes = (run.predictions as { shapes?: string[] }).shapes ?? [];
+    const shapes = (predictions as { shapes?: string[] }).shapes ?? [];
     return (
       <section class="nn-predictions" aria-label="output">
         <h3>Output</h3>
@@ -21,7 +21,7 @@ export function Predictions({ store }: { store: Store }) {
             {text}
           </p>
         ))}
-        {shapes.length === 0 && <p class="nn-soft">{run.predictions.note ?? "not a row of class scores"}</p>}
+        {shapes.length === 0 && <p class="nn-soft">{predictions.note ?? "not a row of class scores"}</p>}
       </section>
     );
   }

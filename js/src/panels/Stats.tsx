@@ -5,6 +5,7 @@ import { count, percent, short, signed } from "../maps/format";
 import { Segments } from "../maps/Segments";
 import type { Stats as Data } from "../state/data";
 import type { Store } from "../state/store";
+import { Changed } from "./Changed";
 import { niceTicks, tickText } from "./ticks";
 
 const WIDTH = 440;
@@ -18,6 +19,7 @@ export function Stats({ store }: { store: Store }) {
   const [log, setLog] = useState(false);
   return (
     <div class="nn-stats" data-panel="stats" data-layer={data?.node} data-state={state}>
+      <Changed store={store} />
       <div class="nn-controls">
         <Segments
           label="values of"

@@ -24,6 +24,8 @@ export interface Maps {
   ms: number;
   /** What they show, where that is not the activation. */
   of?: "influence";
+  /** By how many interventions the network is changed whose maps they are. */
+  changed?: number;
 }
 
 export interface Strip {
@@ -91,9 +93,9 @@ export interface Loadable<T> {
 type Tiles = NonNullable<Part<"maps">["arrays"]["tiles"]>;
 
 /** Adds one arriving part to the maps; the first part brings the description. */
-export function collect(held: Maps | null, key: string, part: Part<"maps">): Maps | null {
+export function collect(held: Maps | null, key: string, part: Part<"maps">, changed?: number): Maps | null {
   const { tiles } = part.arrays;
-  const maps = held ?? (part.meta && tiles ? blank(key, part.meta, tiles) : null);
+  const maps = held ?? (part.meta && tiles ? { ...blank(key, part.meta, tiles), changed } : null);
   if (!maps) return null;
   for (const name of ["low", "high", "strength"] as const) {
     const vector = part.arrays[name];

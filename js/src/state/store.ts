@@ -5,6 +5,7 @@
 import { batch, computed, effect, type ReadonlySignal, signal, untracked } from "@preact/signals";
 import { isCancelled, type WireClient, WireError } from "../wire/client";
 import type { Operation, Operations, Reply, RequestOptions } from "../wire/types";
+import { Changes } from "./changes";
 import {
   collect,
   type InputImage,
@@ -26,6 +27,8 @@ export type DataState = "empty" | "loading" | "ready" | "busy" | "stale" | "erro
 const IDLE: Loadable<never> = { state: "idle", data: null };
 const MAPS_KEPT = 24;
 const VALUES_KEPT = 64;
+/** Of the network as it is, and as it was changed. */
+const STRIPS_KEPT = 3;
 const STRIP_COUNT = 4;
 const STRIP_SIZE = 36;
 const MAX_SIDE = 128;
@@ -64,8 +67,10 @@ export class Store {
   /** Ids of all graphs so far: what is not in this one ran for another input. */
   private readonly known = new Set<string>();
   readonly measuring: Measuring;
+  readonly changes: Changes;
 
   private readonly mapCache = new Few<Maps>(MAPS_KEPT);
+  private readonly stripCache = new Few<ReadonlyMap<string, Strip>>(STRIPS_KEPT);
   private readonly valueCache = new Few<Float32Array>(VALUES_KEPT);
   private valuesAsked = "";
   private stopMaps = new AbortController();
@@ -98,6 +103,7 @@ export class Store {
     // Watchers of the run look at it without watching: the graph comes before the run that it belongs to.
     this.mute = computed(() => this.silence(synced.selection.value.layer));
     this.scrubber = new Latest(({ node, unit }) => this.fetchSaliency(node, unit));
+    this.changes = new Changes(synced);
     this.measuring = new Measuring(synced, this.view, (params, options) =>
       this.request("measure", params, options),
     );
@@ -219,6 +225,11 @@ export class Store {
     if (layer !== null) void this.fetchMaps(layer);
   }
 
+  /** Something that a page started ends with this view. */
+  whenDone(step: () => void): void {
+    this.undo.push(step);
+  }
+
   dispose(): void {
     for (const step of this.undo) step();
     this.scrubber.stop();
@@ -230,6 +241,11 @@ export class Store {
   private get passing(): boolean {
     const shown = this.shown.peek();
     return shown !== null && shown !== this.synced.selection.peek().layer;
+  }
+
+  /** Which network, on which input, is in sight. */
+  private get picture(): string {
+    return `${this.synced.run.peek()?.run ?? 0}|${this.changes.key.peek()}`;
   }
 
   private get sample(): number {
@@ -265,6 +281,7 @@ export class Store {
     const channel = computed(() => selection.value.channel);
     const sample = computed(() => selection.value.sample);
     const target = computed(() => JSON.stringify(this.targetOf(selection.value)));
+    const changed = this.changes.key;
     let gone = false;
 
     this.undo.push(
@@ -289,14 +306,19 @@ export class Store {
         this.timings.value = { ...this.timings.peek(), trace: run.peek()?.ms };
         this.pixel.value = null;
         void this.fetchInput();
-        void this.fetchStrips();
+      }),
+      effect(() => {
+        void changed.value;
+        if (runKey.value > 0) void this.fetchStrips();
       }),
       effect(() => {
         const wish = layer.value;
+        void changed.value;
         if (runKey.value === 0 || wish === null || this.mute.peek() !== null) this.show(wish, IDLE);
         else void this.fetchMaps(wish);
       }),
       effect(() => {
+        void changed.value;
         if (runKey.value === 0) return;
         const wanted = this.view.statsOf.value === "channel" ? channel.value : null;
         // Numbers that nobody looks at would stand in the way of the maps.
@@ -307,6 +329,7 @@ export class Store {
       }),
       effect(() => {
         const unit = JSON.parse(target.value) as { node: string; unit: number[] } | null;
+        void changed.value;
         if (runKey.value === 0) return;
         if (unit && (unit.node === "output" || this.mute.peek() === null)) this.scrubber.ask(unit);
         else this.saliency.value = IDLE;
@@ -402,21 +425,27 @@ export class Store {
 
   private async fetchStrips(): Promise<void> {
     const run = this.synced.run.peek()?.run ?? 0;
+    const { picture } = this;
+    if (this.stripsOf !== picture) {
+      const kept = this.stripCache.get(picture);
+      this.stripsOf = kept ? picture : this.stripsOf;
+      this.strips.value = kept ?? this.strips.peek();
+    }
     const have = this.strips.peek();
-    const fresh = this.stripsOf === `${run}`;
+    const fresh = this.stripsOf === picture;
     const nodes = fresh ? this.wanted.filter((id) => !have.has(id)) : this.wanted;
     if (run === 0 || nodes.length === 0) return;
     const reply = await this.settle(
       this.request(
         "strips",
-        { nodes, sample: this.sample, count: STRIP_COUNT, size: STRIP_SIZE },
+        { nodes, sample: this.sample, count: STRIP_COUNT, size: STRIP_SIZE, ...this.changes.params },
         { slot: "strips" },
       ),
     );
-    if (!reply) return;
+    if (!reply || this.picture !== picture) return;
     const bytes = reply.arrays.tiles.data;
     const area = STRIP_SIZE * STRIP_SIZE;
-    const next = new Map(this.stripsOf === `${run}` ? this.strips.peek() : []);
+    const next = new Map(this.stripsOf === picture ? this.strips.peek() : []);
     for (const strip of reply.meta.strips) {
       const tiles = bytes.subarray(strip.start * area, (strip.start + strip.channels.length) * area);
       next.set(strip.node, {
@@ -427,14 +456,15 @@ export class Store {
         tiles,
       });
     }
-    this.stripsOf = `${run}`;
+    this.stripsOf = picture;
+    this.stripCache.set(picture, next);
     this.strips.value = next;
   }
 
   private async fetchMaps(node: string): Promise<void> {
     // Maps of another layer that are still on their way must not come in over these.
     this.stopMaps.abort();
-    const key = `${this.synced.run.peek()?.run}|${node}`;
+    const key = `${this.picture}|${node}`;
     const kept = this.mapCache.get(key);
     if (kept) {
       this.show(node, { state: "ready", data: kept });
@@ -466,9 +496,10 @@ export class Store {
   private async askMaps(node: string, key: string, side: number, stop: AbortSignal): Promise<Maps> {
     let maps: Maps | null = null;
     const coarser = this.maps.peek().data?.key === key;
+    const { params } = this.changes;
     await this.request(
       "maps",
-      { node, sample: this.sample, max_side: side },
+      { node, sample: this.sample, max_side: side, ...params },
       {
         slot: "maps",
         signal: stop,
@@ -476,7 +507,7 @@ export class Store {
           if (this.shown.peek() === node) this.maps.value = { ...this.maps.peek(), progress };
         },
         onChunk: (part) => {
-          maps = collect(maps, key, part);
+          maps = collect(maps, key, part, params.changed?.length);
           // The last part is painted with the whole, once; and only a whole takes the place of a coarser one.
           if (maps && !part.last && !coarser) this.show(node, { state: "loading", data: { ...maps } });
         },
@@ -507,7 +538,7 @@ export class Store {
     const reply = await this.settle(
       this.request(
         "values",
-        { node: maps.node, sample: this.sample, channel, of: maps.of },
+        { node: maps.node, sample: this.sample, channel, of: maps.of, ...this.changes.params },
         { slot: "values" },
       ),
     );
@@ -523,7 +554,11 @@ export class Store {
   private async fetchStats(node: string, channel: number | null): Promise<void> {
     this.stats.value = { state: "loading", data: this.stats.peek().data };
     const reply = await this.settle(
-      this.request("stats", { node, sample: this.sample, channel: channel ?? undefined }, { slot: "stats" }),
+      this.request(
+        "stats",
+        { node, sample: this.sample, channel: channel ?? undefined, ...this.changes.params },
+        { slot: "stats" },
+      ),
     );
     if (!reply) return;
     const counts = reply.arrays.counts.data;
@@ -532,7 +567,7 @@ export class Store {
   }
 
   private async fetchSaliency(node: string, unit: number[]): Promise<void> {
-    const key = `${this.synced.run.peek()?.run}|${node}|${unit.join(",")}`;
+    const key = `${this.picture}|${node}|${unit.join(",")}`;
     if (this.saliency.peek().data?.key === key) return;
     const before = this.saliency.peek().data;
     this.saliency.value = { state: "loading", data: before };
@@ -540,7 +575,7 @@ export class Store {
       let seen: Saliency | null = null;
       const reply = await this.request(
         "saliency",
-        { node, sample: this.sample, unit },
+        { node, sample: this.sample, unit, ...this.changes.params },
         {
           slot: "saliency",
           onChunk: (part) => {

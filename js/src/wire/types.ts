@@ -187,6 +187,11 @@ export interface Intervention {
   source?: number;
 }
 
+/** The interventions of a page that a question is about; without them, the network as it is. */
+interface Under {
+  changed?: Intervention[];
+}
+
 /** A class without and with interventions. */
 export interface Compared {
   index: number;
@@ -314,13 +319,13 @@ export interface Operations {
   stop: { params: Record<string, never>; arrays: None; meta: None };
   /** The strongest maps of many nodes, `[total, size, size]`, each tile stretched to its own range. */
   strips: {
-    params: { nodes: string[]; sample: number; count: number; size: number };
+    params: Under & { nodes: string[]; sample: number; count: number; size: number };
     arrays: { tiles: Uint8Array };
     meta: { strips: { node: string; kind: TileKind; start: number; channels: number[] }[] };
   };
   /** All channels: tiles `[C, h, w]`; value = low + byte / 255 * (high - low), per channel. */
   maps: {
-    params: { node: string; sample: number; max_side: number };
+    params: Under & { node: string; sample: number; max_side: number };
     arrays: { tiles: Uint8Array; low: Float32Array; high: Float32Array; strength: Float32Array };
     meta: {
       node: string;
@@ -337,13 +342,13 @@ export interface Operations {
   };
   /** Raw floats `[H, W]` of one map. */
   values: {
-    params: { node: string; sample: number; channel: number; of?: "influence" };
+    params: Under & { node: string; sample: number; channel: number; of?: "influence" };
     arrays: { values: Float32Array };
     meta: { node: string; channel: number };
   };
   /** Histogram and moments of a layer, or of one channel of it. */
   stats: {
-    params: { node: string; sample: number; channel?: number | null };
+    params: Under & { node: string; sample: number; channel?: number | null };
     arrays: { counts: Int32Array; edges: Float32Array };
     meta: {
       mean: number | null;
@@ -365,7 +370,7 @@ export interface Operations {
   };
   /** d unit / d input, both maps `[h, w]` cropped to `box`; zero outside of it. */
   saliency: {
-    params: { node: string; sample: number; unit: Unit };
+    params: Under & { node: string; sample: number; unit: Unit };
     arrays: { signed: Uint8Array; magnitude: Uint8Array };
     meta: {
       node: string;
@@ -446,7 +451,7 @@ export interface Operations {
   };
   /** Runs a painted picture (one buffer, `[H, W, 3]` bytes) and answers with what is in sight. */
   paint: {
-    params: {
+    params: Under & {
       /** The sample that was painted on. */
       base: number;
       nodes: { node: string; channels: number[] }[];
@@ -480,7 +485,10 @@ export interface Operations {
     arrays: None;
     meta: {
       sample: number;
+      /** None where the output is no row of class scores. */
       classes: Compared[];
+      /** With the interventions, as those of a run. */
+      predictions: Predictions;
       /** The Python of each intervention, and why it cannot be made; one of them is empty. */
       calls: string[];
       errors: string[];
