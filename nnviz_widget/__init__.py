@@ -14,6 +14,7 @@ from nnviz_widget.errors import NNVizError
 
 if TYPE_CHECKING:
     from nnviz_widget import demo as demo
+    from nnviz_widget.engine.comparing import compare as compare
     from nnviz_widget.engine.engine import Engine as Engine
     from nnviz_widget.engine.graph import Graph as Graph
     from nnviz_widget.engine.sources.onnx_files import load_onnx as load_onnx
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from nnviz_widget.explorer.widget import Explorer as Explorer
 
 __version__ = "0.1.0"
-__all__ = ["Engine", "Explorer", "Graph", "NNVizError", "demo", "explore", "load_onnx"]
+__all__ = ["Engine", "Explorer", "Graph", "NNVizError", "compare", "demo", "explore", "load_onnx"]
 
 # Tracebacks of what goes wrong behind a page are for who listens here, never for the page or a cell's output.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
@@ -30,6 +31,7 @@ _HOMES = {
     "Engine": "nnviz_widget.engine.engine",
     "Explorer": "nnviz_widget.explorer.widget",
     "Graph": "nnviz_widget.engine.graph",
+    "compare": "nnviz_widget.engine.comparing",
     "explore": "nnviz_widget.explorer.explore",
     "load_onnx": "nnviz_widget.engine.sources.onnx_files",
 }

@@ -3,7 +3,8 @@
 Every question is one method, one job on the engine's thread, and one plain answer. This facade checks what it
 is given, sends the work to the thread, and adds to errors what the user can do next. The model is run by
 ``recorder`` on the ``twin``, gradients are taken by ``units``, receptive fields by ``receptive``, pictures by
-``tiles``; what explains an output is in ``explaining``, what changes a run in ``intervening``.
+``tiles``; what explains an output is in ``explaining``, what changes a run in ``intervening``, what sets two
+runs side by side in ``comparing``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import nn
 
 from nnviz_widget.engine.admission import check_model, prepared, usable_device
 from nnviz_widget.engine.advice import advised
+from nnviz_widget.engine.comparing import Comparing
 from nnviz_widget.engine.explaining import Explaining
 from nnviz_widget.engine.inspecting import Inspecting
 from nnviz_widget.engine.intervening import Intervening
@@ -59,7 +61,7 @@ _CPU_BUDGET = 1 << 30
 _DEVICE_SHARE = 8  # of a GPU's memory, one part in so many
 
 
-class Engine(Explaining, Intervening, Probing, Inspecting):
+class Engine(Explaining, Intervening, Probing, Inspecting, Comparing):
     """See inside a PyTorch model while leaving it exactly as it is.
 
     Parameters
