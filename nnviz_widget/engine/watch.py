@@ -31,6 +31,7 @@ _INTERNALS = frozenset(nn.Module().__dict__) | {"_compiled_call_impl"}
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _TOGETHER = 64  # tensors that are probed by one operation
 _SAMPLES = 256  # values of each tensor that a probe compares
+_WHOLE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes of a value
 
 
 @dataclass(eq=True)
@@ -261,7 +262,7 @@ class Probe:
 
     def _read(self) -> list[Tensor]:
         with torch.no_grad():
-            return [torch.cat(views).view(torch.uint8) for views in self._groups]
+            return [_bits(torch.cat(views)) for views in self._groups]
 
 
 class Held:
@@ -282,6 +283,11 @@ class Held:
     def still(self) -> bool:
         """Look at counters, addresses and a few values."""
         return self._seen.still() and not self._probe.changed()
+
+
+def _bits(values: Tensor) -> Tensor:
+    """Return the same memory as whole numbers: no more of them than values, for the sake of other threads."""
+    return values.view(_WHOLE[min(values.element_size(), 8)])
 
 
 def _samples(tensor: Tensor) -> Tensor | None:
