@@ -1,11 +1,43 @@
-"""Shared by all tests: torchvision loads beside any build of torch; each test starts from the same seed."""
+"""Shared by all tests: torchvision loads beside any build of torch; each test starts from the same seed.
+
+And what several workers need to be quick: a fair number of threads for each, and the longest tests first.
+"""
 
 from __future__ import annotations
+
+import os
+from pathlib import Path
 
 import pytest
 import torch
 
 from tests import torchvision_stub  # noqa: F401
+
+HERE = Path(__file__).parent
+LONGEST_FIRST = ("notebooks", "browser", "kernel", "packaging", "conformance", "unit")
+ONE_BY_ONE = ("notebooks",)  # folders whose tests share no fixture: any worker may take any of them
+
+
+def pytest_configure() -> None:
+    # Threads of several processes that wait for the same cores take twice the time of one thread each.
+    if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+        threads = max(1, torch.get_num_threads() // workers)
+        torch.set_num_threads(threads)
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # of the kernels that tests start
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let what is short come last, where it fills what the longer ones leave to one of the workers."""
+
+    def folder(item: pytest.Item) -> str:
+        return item.path.relative_to(HERE).parts[0]
+
+    order = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: order.get(folder(item), len(order)))
+    for item in items:
+        if folder(item) not in ONE_BY_ONE:
+            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(HERE))))
 
 
 @pytest.fixture(autouse=True)
