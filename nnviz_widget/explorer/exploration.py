@@ -18,6 +18,7 @@ from nnviz_widget.engine.tiles import unit_at
 from nnviz_widget.errors import InputError, ModelError, NNVizError, UnknownLayerError
 from nnviz_widget.explorer.changing import Altered, key_of
 from nnviz_widget.explorer.collecting import seldom
+from nnviz_widget.explorer.comparing import Contrast
 from nnviz_widget.explorer.explaining import Shelf
 from nnviz_widget.explorer.inspecting import Changes
 from nnviz_widget.explorer.results import find_logits, path_change, predictions
@@ -108,6 +109,8 @@ class Exploration:
         The attributions that the page shows.
     changes : Changes
         The weights that the page changed.
+    contrast : Contrast
+        What the sample on the screen is compared with.
     altered : Altered
         The run of the network with a page's interventions.
     """
@@ -135,6 +138,7 @@ class Exploration:
         self.known_epoch = 0
         self.shelf = Shelf()
         self.changes = Changes()
+        self.contrast = Contrast()
         self.altered = Altered()
         self.influenced: Influence | None = None
         self._affine: Affine | str | None = "unknown"
@@ -435,6 +439,7 @@ class Exploration:
         """Cancel everything, end the thread, free what was kept."""
         self.engine.close()
         self.changes.reset()
+        self.contrast.clear()
         self.altered.clear()
         self.shelf.clear()
         self.current = self.saliency = self.influenced = self._run_job = None

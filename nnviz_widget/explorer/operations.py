@@ -22,6 +22,7 @@ from nnviz_widget.engine.measures import MEASURES
 from nnviz_widget.errors import ModelError, NNVizError, nearest
 from nnviz_widget.explorer import layers, params, pictures
 from nnviz_widget.explorer.changing import changed_of, run_of
+from nnviz_widget.explorer.comparing import COMPARING
 from nnviz_widget.explorer.explaining import EXPLAINING
 from nnviz_widget.explorer.inspecting import INSPECTING
 from nnviz_widget.explorer.intervening import INTERVENING
@@ -269,6 +270,7 @@ _OPERATIONS: dict[str, Operation] = {
     "measure": _measure,
     "saliency": _saliency,
     "pixel": _pixel,
+    **COMPARING,
     **EXPLAINING,
     **INSPECTING,
     **INTERVENING,

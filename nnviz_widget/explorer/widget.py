@@ -31,7 +31,7 @@ import traitlets as t
 from nnviz_widget.engine.graph import Graph
 from nnviz_widget.engine.graph_json import pack
 from nnviz_widget.errors import InputError, NNVizError
-from nnviz_widget.explorer import layers, params, selecting
+from nnviz_widget.explorer import comparing, layers, params, selecting
 from nnviz_widget.explorer.drawings import Drawings, SavedDrawing
 from nnviz_widget.explorer.operations import Operations
 from nnviz_widget.explorer.pulse import Pulse
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nnviz_widget.engine.attribution.result import Attribution
+    from nnviz_widget.engine.comparison.result import Comparison
     from nnviz_widget.engine.trace import Trace
     from nnviz_widget.explorer.exploration import Exploration
     from nnviz_widget.explorer.statistics import StatisticsFigure
@@ -61,7 +62,7 @@ STATIC = Path(__file__).parent.parent / "static"
 #: With this, anywidget watches the files and a page takes over every new build.
 HOT_RELOAD = os.environ.get("ANYWIDGET_HMR") == "1"
 #: Parts of the front end that a page fetches when it first opens them.
-PAGES = ("explain", "paint", "influence", "output", "math", "weights", "intervene")
+PAGES = ("explain", "paint", "influence", "output", "math", "weights", "intervene", "compare")
 FROM_PYTHON = ("graph", "info", "status", "run", "epoch")
 
 
@@ -268,6 +269,62 @@ class Explorer(anywidget.AnyWidget):
         self._exploration.wait()
         self._exploration.ask(lambda: self._exploration.paint(array))
         self.selection = {**self.selection, "sample": self._exploration.sample}
+
+    def compare_with(
+        self,
+        *,
+        inputs: Any = None,
+        model: Any = None,
+        state_dict: Any = None,
+        sample: int | None = None,
+        name: str | None = None,
+    ) -> None:
+        """Set something beside the sample on the screen, and open the page that compares the two.
+
+        Parameters
+        ----------
+        inputs : tensor, array, list, tuple or dict, optional
+            Other inputs: one for each sample (a noisy copy of the batch, an adversarial one), or one for all.
+        model : Module, optional
+            Another model, which is run on the same sample. Not changed.
+        state_dict : dict of str to Tensor, optional
+            Another checkpoint of this model; it is loaded into a private copy.
+        sample : int, optional
+            Another sample of the batch; the page can pick it as well.
+        name : str, optional
+            What the page calls it.
+
+        Raises
+        ------
+        InputError
+            Not exactly one of these was given, or it does not fit; nothing has changed then.
+        """
+        self._exploration.wait()
+        told = self._exploration.ask(
+            lambda: comparing.choose(
+                self._exploration,
+                inputs=inputs,
+                model=model,
+                state_dict=state_dict,
+                sample=sample,
+                name=name,
+            )
+        )
+        self._announce({"info": {"compare": told}})
+
+    @property
+    def comparison(self) -> Comparison:
+        """The comparison of the sample on the screen with what was set beside it, or picked on the page.
+
+        How alike every layer is, difference maps and both predictions; see `nnviz_widget.Engine.compare`.
+
+        Raises
+        ------
+        InputError
+            Nothing was set beside it yet.
+        """
+        self._exploration.wait()
+        return self._exploration.ask(lambda: comparing.whole(self._exploration))
 
     def measure(self, what: str) -> dict[str, float | None]:
         """Return one number for every layer, operation and group of the run on the screen.

@@ -69,6 +69,11 @@ class ComparisonStream(Stream[Comparison]):
         One of `OVER`.
     cka : str
         One of `CKA`.
+
+    Attributes
+    ----------
+    any_classes : bool
+        Whether two models may have different numbers of classes; their predictions are then left out.
     """
 
     def __init__(
@@ -89,6 +94,7 @@ class ComparisonStream(Stream[Comparison]):
         self._inputs, self._others = inputs, others
         self._budget = budget
         self._layers = layers
+        self.any_classes = layers is not None
         self._over, self._unbiased = over, cka == "unbiased"
 
     def _start(self, module: nn.Module, token: CancelToken) -> Iterator[_Found]:
@@ -126,7 +132,7 @@ class ComparisonStream(Stream[Comparison]):
 
     def _aligned(self, a: Trace, b: Trace) -> _Found:
         scores = scores_in(a.output), scores_in(b.output)
-        if self._layers is None and scores[0] is not None and scores[1] is not None:
+        if not self.any_classes and scores[0] is not None and scores[1] is not None:
             counts = [one.shape[1] for one in scores if one is not None]
             if counts[0] != counts[1]:
                 raise InputError(
