@@ -19,6 +19,7 @@ NAMES = {
     "peers": "from a model to its painted graph, beside torchview, torchvista, Netron and Model Explorer",
     "paint": "a frame while painting against the model's own forward, and the rate in the page",
     "attribution": "paths, occlusion, surrogates and Jacobians against Captum at its defaults and its best",
+    "judging": "five maps in one pass, torchcam, Quantus, first partial results and how soon a stream ends",
     "gpu": "trace, tiles and saliency on a CUDA device against bare forward and backward",
 }
 

@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -204,24 +205,23 @@ def engine_of(model: nn.Module) -> Any:
     return Engine(model)
 
 
-def rows(ask: Ask) -> dict[str, int]:
-    """Count what goes forward and backward through any module with weights of a first layer."""
-    counts = {"forward": 0, "backward": 0}
+def rows(ask: Callable[[], object]) -> dict[str, int]:
+    """Count the rows that go forward and backward through the linear layer that sees most of them."""
+    counts: dict[str, Counter[tuple[int, int]]] = {"forward": Counter(), "backward": Counter()}
 
     def forward(module: nn.Module, _: Any, output: Any) -> None:
         if isinstance(module, nn.Linear):
-            counts["forward"] += len(output)
+            layer = module.in_features, module.out_features
+            counts["forward"][layer] += len(output)
             if output.requires_grad:
-                output.register_hook(
-                    lambda gradient: counts.update(backward=counts["backward"] + len(gradient))
-                )
+                output.register_hook(lambda gradient: counts["backward"].update({layer: len(gradient)}))
 
     handle = nn.modules.module.register_module_forward_hook(forward)
     try:
         ask()
     finally:
         handle.remove()
-    return counts
+    return {way: max(counted.values(), default=0) for way, counted in counts.items()}
 
 
 def seconds(ask: Ask, setting: int | None) -> float:

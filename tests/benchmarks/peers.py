@@ -20,15 +20,13 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
-import sysconfig
 import tempfile
 import time
-import venv
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.benchmarks import environment
 from tests.benchmarks.measure import Case, Report, interleave
 from tests.benchmarks.peer_servers import free_port
 from tests.benchmarks.session import lab_session, settle
@@ -125,26 +123,15 @@ def install() -> str:
     """Make the environment of the peers where it is missing; return why that is impossible."""
     if shutil.which("dot") is None:
         return "graphviz's `dot` is not installed (apt-get install graphviz)"
-    stamp, wanted = FOLDER / "installed.txt", REQUIREMENTS.read_text()
-    if stamp.exists() and stamp.read_text() == wanted:
-        return ""
-    venv.create(FOLDER, with_pip=True)
-    # What is installed for the product need not be installed again: torch among it.
-    (packages() / "ours.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    command = [str(python()), "-m", "pip", "install", "--quiet", "-r", str(REQUIREMENTS)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode:
-        return result.stderr[-2000:]
-    stamp.write_text(wanted)
-    return ""
+    return environment.install(FOLDER, REQUIREMENTS)
 
 
 def python() -> Path:
-    return FOLDER / "bin/python"
+    return environment.python(FOLDER)
 
 
 def packages() -> Path:
-    return FOLDER / f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
+    return environment.packages(FOLDER)
 
 
 class Servers:

@@ -73,6 +73,8 @@ class Case:
         and returns values. None where that cannot be asked.
     scratch : callable
         Returns a private copy of the model, to be changed at will.
+    moves : bool
+        Whether the map depends on the inputs and on the model at all; not that of a control.
     options : dict
         Of the method.
     delta : Tensor or None
@@ -81,6 +83,8 @@ class Case:
         Of everything drawn.
     others : dict of str to Tensor
         `importance` of the other rows of the table.
+    shared : dict
+        What a metric found out about the model, for the other rows of the table.
     """
 
     name: str
@@ -91,10 +95,12 @@ class Case:
     mask: Tensor | None
     explain: Explain | None
     scratch: Callable[[], nn.Module]
+    moves: bool = True
     options: dict[str, Any] = field(default_factory=dict)
     delta: Tensor | None = None
     seed: int = 0
     others: dict[str, Tensor] = field(default_factory=dict)
+    shared: dict[str, Any] = field(default_factory=dict)
 
     @property
     def importance(self) -> Tensor:

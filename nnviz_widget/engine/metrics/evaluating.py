@@ -159,6 +159,7 @@ class EvaluationStream(Stream[Evaluation]):
         mask = None if self._mask is None else _mask_of(self._mask, task, positions)
         module = task.passes.module
         cases: dict[str, Case] = {}
+        shared: dict[str, Any] = {}
         for name, row in self._rows.items():
             positions.check(row.tensors, name)
             info = _method(row)
@@ -174,6 +175,7 @@ class EvaluationStream(Stream[Evaluation]):
                 options=row.options,
                 delta=row.delta,
                 seed=self._seed,
+                shared=shared,
             )
         for name, draw in CONTROLS.items():
             values = draw(positions, task.inputs, self._seed)
@@ -186,7 +188,9 @@ class EvaluationStream(Stream[Evaluation]):
                 mask=mask,
                 explain=_unmoved(values),
                 scratch=lambda: self._twin.scratch(module),
+                moves=False,
                 seed=self._seed,
+                shared=shared,
             )
         maps = {name: case.importance for name, case in cases.items()}
         for name, case in cases.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -61,17 +62,39 @@ def parameter_randomisation(
             torch.full((task.samples,), torch.nan),
             note=f"{case.name} cannot be asked about another network.",
         )
-    module = case.scratch()
-    passes = task.passes.on(module)
-    paths = list(layers) if layers is not None else layers_from_top(task.again(passes=passes))
+    paths = list(layers) if layers is not None else _layers_from_top(case)
     if not paths:
         raise InputError("The model has no weights that could be made random.")
-    parts = [module.get_submodule(passes.resolve(path)[0]) for path in paths]
     ends = _ends(len(paths), steps) if order == "cascade" else list(range(1, len(paths) + 1))
-    signed, absolute = _both(case, case.values)
-    ranks = [ordered(signed), ordered(absolute)]
-    told: list[dict[str, Any]] = []
-    curve: list[Tensor] = []
+    maps = _Maps(case)
+    if case.moves:
+        found = yield from _forgetting(case, maps, paths, ends, order)
+    else:
+        found = [maps.compared(case.values)] * len(ends)
+    told = [
+        {
+            "layer": paths[end - 1],
+            "layers": 1 if order == "independent" else end,
+            "spearman_signed": one.signed.tolist(),
+            "spearman_absolute": one.absolute.tolist(),
+            "ssim": one.ssim,
+        }
+        for end, one in zip(ends, found, strict=True)
+    ]
+    y = torch.stack([one.absolute if case.absolute else one.signed for one in found], 1)
+    x = [end / len(paths) for end in ends]
+    return Reading(y.mean(1), {"parameter_randomisation": (x, y)}, {"order": order, "steps": told})
+
+
+def _forgetting(
+    case: Case, maps: _Maps, paths: list[str], ends: list[int], order: str
+) -> Generator[float, None, list[_Alike]]:
+    """Make layers of a private copy random, step by step, and compare the map of each step."""
+    assert case.explain is not None
+    task, module = case.task, case.scratch()
+    passes = task.passes.on(module)
+    parts = [module.get_submodule(passes.resolve(path)[0]) for path in paths]
+    found: list[_Alike] = []
     begun = 0
     for number, end in enumerate(ends):
         chosen = range(begun if order == "cascade" else end - 1, end)
@@ -81,32 +104,52 @@ def parameter_randomisation(
         begun = end
         values = yield from part_of(case.explain(task.again(passes=passes)), number, len(ends))
         _restore(kept)
-        now_signed, now_absolute = _both(case, values)
-        of_signed, of_absolute = (
-            alike(trained, ordered(now))
-            for trained, now in zip(ranks, (now_signed, now_absolute), strict=True)
-        )
-        curve.append(of_absolute if case.absolute else of_signed)
-        told.append(
-            {
-                "layer": paths[end - 1],
-                "layers": len(chosen) if order == "independent" else end,
-                "spearman_signed": of_signed.tolist(),
-                "spearman_absolute": of_absolute.tolist(),
-                "ssim": _ssim(case, absolute, now_absolute),
-            }
-        )
+        found.append(maps.compared(values))
     task.passes.forward_passes += passes.forward_passes
     task.passes.backward_passes += passes.backward_passes
-    y = torch.stack(curve, 1)
-    x = [end / len(paths) for end in ends]
-    return Reading(y.mean(1), {"parameter_randomisation": (x, y)}, {"order": order, "steps": told})
+    return found
+
+
+@dataclass(frozen=True)
+class _Alike:
+    """How alike two maps are: rank correlations ``[N]``, and the structural similarity of images."""
+
+    signed: Tensor
+    absolute: Tensor
+    ssim: list[float] | None
+
+
+class _Maps:
+    """The map of the trained model, with which others are compared."""
+
+    def __init__(self, case: Case) -> None:
+        self._case = case
+        self._signed, self._absolute = _both(case, case.values)
+        self._ranks = [ordered(self._signed), ordered(self._absolute)]
+
+    def compared(self, values: tuple[Tensor, ...]) -> _Alike:
+        """Compare the map of another model, or the same."""
+        signed, absolute = _both(self._case, values)
+        of_signed, of_absolute = (
+            alike(trained, ordered(now)) for trained, now in zip(self._ranks, (signed, absolute), strict=True)
+        )
+        return _Alike(of_signed, of_absolute, _ssim(self._case, self._absolute, absolute))
 
 
 def _both(case: Case, values: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
     """Return the map by sums and by sizes over the channels, ``[N, D]`` each."""
     of = case.positions.importance
     return of(values, absolute=False), of(values, absolute=True)
+
+
+def _layers_from_top(case: Case) -> list[str]:
+    """Return `layers_from_top` of the model; found out once for all rows of a table."""
+    if "layers_from_top" not in case.shared:
+        passes = case.task.passes.on(case.scratch())
+        case.shared["layers_from_top"] = layers_from_top(case.task.again(passes=passes))
+        case.task.passes.forward_passes += passes.forward_passes
+    found: list[str] = case.shared["layers_from_top"]
+    return found
 
 
 def layers_from_top(task: Task) -> list[str]:
