@@ -229,6 +229,7 @@ class Lab:
         self.page_errors: list[str] = []
         self.console_errors: list[str] = []
         self.size = (width, height)
+        self.theme = theme
         self._notebooks = 0
         self.page: Page = browser.new_page(
             viewport={"width": width, "height": height}, device_scale_factor=scale
@@ -238,7 +239,11 @@ class Lab:
         self.page.on("console", self._on_console)
         if listen:
             self.page.on("websocket", self._on_websocket)
-        self.page.goto(f"{server.url}/lab?reset", wait_until="commit")
+        self.load()
+
+    def load(self) -> None:
+        """Load JupyterLab, with nothing open; a second time the page forgets all that came before."""
+        self.page.goto(f"{self.server.url}/lab?reset", wait_until="commit")
         self.page.wait_for_selector("#jp-MainMenu", timeout=90_000)
         self.page.evaluate(
             """async (theme) => {
@@ -247,7 +252,7 @@ class Lab:
                 if (theme === 'dark')
                     await jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'});
             }""",
-            theme,
+            self.theme,
         )
 
     def _on_error(self, error: Any) -> None:
