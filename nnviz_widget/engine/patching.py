@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from nnviz_widget.engine.jobs import CancelToken
     from nnviz_widget.engine.streaming import Call, Step
 
-__all__ = ["EACH", "PatchEffects", "PatchStream", "blocks"]
+__all__ = ["EACH", "PatchEffects", "PatchStream", "blocks", "sites_of"]
 
 #: What one patch is: a whole layer, or a part of it.
 EACH = ("layer", "position", "channel", "head")
@@ -148,7 +148,7 @@ class PatchStream(Stream[PatchEffects]):
                 f"The clean inputs have the shape {shapes[0]}, the corrupted ones {shapes[1]}.",
                 hint="Patch between inputs of the same shape; pad the shorter text.",
             )
-        sites, axes = _sites(corrupted, self._sites, self._each)
+        sites, axes = sites_of(corrupted, self._sites, self._each)
         with torch.no_grad():
             _, first, values = clean.run(clean.inputs, clean.every, read=sites)
             _, second, ours = corrupted.run(corrupted.inputs, corrupted.every, read=sites)
@@ -300,7 +300,7 @@ def _score(target: Any, clean: Any, corrupted: Any) -> tuple[Callable[[Any], Ten
     return lambda output: last(output)[:, yes] - last(output)[:, no], (yes, no)
 
 
-def _sites(task: Task, given: Sequence[str] | None, each: str) -> tuple[list[str], list[int]]:
+def sites_of(task: Task, given: Sequence[str] | None, each: str) -> tuple[list[str], list[int]]:
     """Return what to patch, in the order in which it runs, and the axis of each one's channels."""
     recording = task.recording()
     modules = dict(task.passes.module.named_modules(remove_duplicate=False))

@@ -1,11 +1,14 @@
 """The part of the engine that answers hands on the input and the output: live runs, influence, lens, changes.
 
-A part of the facade, and as thin: ``live``, ``influence``, ``lens`` and ``counterfactual`` do the work.
+A part of the facade, and as thin: ``live``, ``influence``, ``lens``, ``linear_probes`` and ``counterfactual``
+do the work.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+
+from nnviz_widget.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from nnviz_widget.engine.influence import Influence
     from nnviz_widget.engine.jobs import CancelToken
     from nnviz_widget.engine.lens import LogitLens
+    from nnviz_widget.engine.linear_probes import LinearProbes, ProbeStream
     from nnviz_widget.engine.live import Glimpse, Live
     from nnviz_widget.engine.trace import Trace
     from nnviz_widget.engine.twin import Twin
@@ -42,6 +46,14 @@ class Probing:
         raise NotImplementedError
 
     def _shared_runs(self) -> Runs:
+        raise NotImplementedError
+
+    def _site(self, layer: str | nn.Module, *, heads: bool = False) -> str:
+        """Return ``path@call`` of what names a module."""
+        raise NotImplementedError
+
+    def _arguments(self, inputs: Any, extra: Any = None) -> tuple[Any, Any, Any]:
+        """Return inputs as the model takes them, on its device."""
         raise NotImplementedError
 
     def glimpse(
@@ -156,6 +168,97 @@ class Probing:
         names = None if layers is None else [trace.resolve(layer) for layer in layers]
         runs = self._shared_runs()
         return self._call(lambda token: logit_lens(runs, trace, names, token))
+
+    def linear_probes(
+        self, inputs: Any, labels: Any, layers: Sequence[str | nn.Module] | None = None, **options: Any
+    ) -> LinearProbes:
+        """Return how well a linear classifier tells the classes apart after each stage of the network.
+
+        Each layer's activation is averaged over its positions (the pixels of a map, the tokens of a text), so
+        a sample is one number for each channel. On these, standardised, a softmax regression is fitted in
+        float64, and judged on samples that were held out from it: every sample is, once.
+
+        Parameters
+        ----------
+        inputs : Tensor, tuple or dict
+            As for `attribute`; hundreds of samples tell more than a handful.
+        labels : Tensor or sequence of int
+            The true class of each sample.
+        layers : sequence of str or nn.Module, optional
+            By default the blocks of the network, in the order in which they run.
+        folds : int
+            How many parts the samples are held out in, with the classes as even as can be.
+        l2 : float
+            The penalty: half of it times the squares of the weights.
+        seed : int
+            Of the shuffle before the folds are cut.
+        additional_forward_args : tuple, optional
+            As for `attribute`.
+        internal_batch_size : int or "auto"
+            Samples in one pass.
+
+        Returns
+        -------
+        LinearProbes
+            ``layers``, ``accuracy`` with its ``stderr``, ``chance``, ``fitted``, ``predicted``; prints as a
+            table.
+
+        Raises
+        ------
+        InputError
+            Labels that do not fit, of one class alone, or a layer without channels for each sample.
+
+        References
+        ----------
+        Alain and Bengio 2016, arXiv:1610.01644.
+
+        Examples
+        --------
+        >>> probes = engine.linear_probes(images, labels)
+        >>> dict(zip(probes.layers, probes.accuracy.tolist()))
+        """
+        with self.stream_linear_probes(inputs, labels, layers, **options) as stream:
+            return stream.result()
+
+    def stream_linear_probes(
+        self,
+        inputs: Any,
+        labels: Any,
+        layers: Sequence[str | nn.Module] | None = None,
+        *,
+        folds: int = 5,
+        l2: float = 1.0,
+        seed: int = 0,
+        additional_forward_args: Any = None,
+        internal_batch_size: int | str = "auto",
+    ) -> ProbeStream:
+        """Return an iterator of results that fill up, a layer at a time; closing it cancels.
+
+        Parameters
+        ----------
+        inputs, labels, layers, folds, l2, seed, additional_forward_args, internal_batch_size
+            As for `linear_probes`.
+        """
+        from nnviz_widget.engine.linear_probes import (  # noqa: PLC0415  not always wanted
+            ProbeStream,
+            read_labels,
+        )
+
+        if type(folds) is not int or folds < 2:
+            raise InputError(f"folds is a whole number from 2, not {folds!r}.")
+        if isinstance(l2, bool) or not isinstance(l2, (int, float)) or not 0 < l2 < float("inf"):
+            raise InputError(f"l2 is a number above 0, not {l2!r}.")
+        return ProbeStream(
+            self._call,
+            self._shared_runs(),
+            self._arguments(inputs, additional_forward_args),
+            read_labels(labels),
+            sites=None if layers is None else [self._site(layer) for layer in layers],
+            folds=folds,
+            l2=float(l2),
+            seed=seed,
+            size=internal_batch_size,
+        )
 
     def counterfactual(
         self,
