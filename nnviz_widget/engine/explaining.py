@@ -44,6 +44,11 @@ class Explaining:
         """Return the path of a module of the user's model."""
         raise NotImplementedError
 
+    @property
+    def memory_budget(self) -> int:
+        """Bytes that one trace may hold of activations."""
+        raise NotImplementedError
+
     def methods(self) -> dict[str, MethodInfo]:
         """Return every method of attribution by its name: one line about it, its options and its cost."""
         from nnviz_widget.engine.attribution.registry import known_methods  # noqa: PLC0415  not always wanted
@@ -382,5 +387,5 @@ class Explaining:
         from nnviz_widget.engine.attribution.stream import Runs  # noqa: PLC0415  not always wanted
 
         if self._runs is None:
-            self._runs = Runs(self._twin)
+            self._runs = Runs(self._twin, lambda: self.memory_budget)
         return self._runs

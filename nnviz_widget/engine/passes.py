@@ -105,6 +105,10 @@ class Passes:
             )
         return path, int(call or 0)
 
+    def site(self, layer: str | nn.Module) -> str:
+        """Return ``path@call`` of what names a module, as a recording names what it gave."""
+        return _name(self.resolve(layer))
+
     def forward(
         self,
         args: Sequence[Any],

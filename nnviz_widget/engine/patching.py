@@ -169,7 +169,7 @@ class PatchStream(Stream[PatchEffects]):
             restored = torch.full((len(one), samples), torch.nan, dtype=torch.float64)
             variants = Variants(torch.arange(len(one) * samples) % samples, one.make, node=site)
             before = found.done
-            for start, stop, scores in outcomes(task, variants, size=self._size):
+            for start, stop, scores in outcomes(task, variants, size=self._size, of=found.total * samples):
                 rows = torch.arange(start, stop) % samples
                 restored[torch.arange(start, stop) // samples, rows] = (
                     scores.double().cpu() - low[rows]

@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["Stop", "Tape", "spec_of"]
+__all__ = ["SHARED", "Stop", "Tape", "spec_of"]
+
+#: Why an operation in place is not simply run again that changed further values.
+SHARED = "writes into memory that other values share"
 
 _PLAIN = frozenset(
     {int, float, bool, str, type(None), torch.dtype, torch.device, torch.layout, torch.Size, type(...)}
@@ -258,7 +261,7 @@ class Tape(TorchFunctionMode):
             op.aliases = tuple(aliases)
             op.inputs = (*op.inputs, *(alias.before for alias in aliases))
             op.outputs = tuple(specs)
-            op.unsafe = "writes into memory that other values share"
+            op.unsafe = SHARED
 
     def _before_writing(
         self, op: Op, func: Any, traits: Traits, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -115,7 +115,7 @@ def test_without_a_target_the_best_class_of_the_sample_is_explained(page):
 
 def test_a_click_is_answered_between_the_steps_of_an_attribution(page):
     page.send(
-        "attribute", "long", slot="explain", key="k", method="smooth_grad", options={"nt_samples": 4000}
+        "attribute", "long", slot="explain", key="k", method="smooth_grad", options={"nt_samples": 40_000}
     )
     page.wait(lambda: "long" in page.replies)
     page.ask("stats", "click", node="conv1" if "conv1" in page.exploration.current.refs else "input")

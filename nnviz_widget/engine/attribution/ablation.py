@@ -67,10 +67,7 @@ def feature_ablation(
 
         return Part(stop, total, values)
 
-    boxes = features.boxes()
-    if boxes is not None:
-        boxes = boxes[:, order].transpose(0, 1).flatten(0, 1)
-    variants = Variants(torch.arange(total) % samples, make, boxes=boxes)
+    variants = Variants(torch.arange(total) % samples, make)
     flat = scores.view(-1)
     for start, stop, found in outcomes(task, variants, size=perturbations_per_eval, first=samples):
         flat[start:stop] = found.double().cpu()

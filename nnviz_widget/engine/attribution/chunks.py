@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Chunks", "Sizes"]
+__all__ = ["Chunks", "Known", "Sizes"]
 
 #: A chunk that takes less than this is mostly overhead: twice as many rows are tried in any case.
 _QUICK_SECONDS = 0.02
@@ -30,7 +30,7 @@ _TRIES = 3
 
 
 @dataclass
-class _Known:
+class Known:
     """What chunks of one kind of work have taken: least for a row by size, and how often it was tried."""
 
     seconds: dict[int, float] = field(default_factory=dict)
@@ -71,11 +71,11 @@ class Sizes:
     """What is known about good sizes, by what is run; lives as long as the engine."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[Any, ...], _Known] = {}
+        self._known: dict[tuple[Any, ...], Known] = {}
 
-    def of(self, key: tuple[Any, ...]) -> _Known:
+    def of(self, key: tuple[Any, ...]) -> Known:
         """Return what is known about one kind of work, to be added to."""
-        return self._known.setdefault(key, _Known())
+        return self._known.setdefault(key, Known())
 
 
 class Chunks:
@@ -83,7 +83,7 @@ class Chunks:
 
     Parameters
     ----------
-    known : _Known
+    known : Known
         From earlier, and added to.
     count : int
         How many rows there are. Not more than an eighth of them run at once, so that much less memory is
@@ -106,7 +106,7 @@ class Chunks:
 
     def __init__(
         self,
-        known: _Known,
+        known: Known,
         count: int,
         fixed: int | None = None,
         *,

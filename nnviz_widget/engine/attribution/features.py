@@ -120,26 +120,6 @@ class Features:
         """Return the number of each feature, ``[N, M]``, at all its elements: like the inputs."""
         return self._task.like_inputs(self.elements(self._task.like_scores(numbers), self._task.every))
 
-    def boxes(self) -> Tensor | None:
-        """Return where each feature lies along the axes after the channels, ``[N, M, D, 2]``, half-open.
-
-        None where there are several inputs, or no such axes.
-        """
-        if len(self._masks) > 1 or self._task.inputs[0].dim() < 3:
-            return None
-        x = self._task.inputs[0]
-        mask = self._masks[0].expand(-1, *x.shape[1:]).cpu()
-        edges = []
-        for axis in range(2, x.dim()):
-            at = torch.arange(x.shape[axis]).reshape(-1, *[1] * (x.dim() - 1 - axis)).expand(mask.shape)
-            flat, places = mask.flatten(1), at.flatten(1)
-            low = torch.full((mask.shape[0], self.count), x.shape[axis])
-            high = torch.zeros(mask.shape[0], self.count, dtype=torch.long)
-            low.scatter_reduce_(1, flat, places, "amin")
-            high.scatter_reduce_(1, flat, places + 1, "amax")
-            edges.append(torch.stack([torch.minimum(low, high), high], -1))
-        return torch.stack(edges, 2).expand(self._task.samples, -1, -1, -1)
-
 
 def _masks(task: Task, given: Any, n_segments: int) -> list[Tensor]:
     """Return a mask for each input, ``[1 or N, ...]``, with as many axes as the input."""

@@ -79,10 +79,7 @@ def occlusion(
 
         return Part(stop, total, values)
 
-    boxes = None
-    if len(grids) == 1 and len(grids[0].counts) > 1:
-        boxes = grids[0].boxes(order.numbers).repeat_interleave(samples, 0)
-    variants = Variants(torch.arange(total) % samples, make, boxes=boxes)
+    variants = Variants(torch.arange(total) % samples, make)
     first = order.first * samples
     for start, stop, found in outcomes(task, variants, size=perturbations_per_eval, first=first):
         scores[start:stop] = found.double().cpu()

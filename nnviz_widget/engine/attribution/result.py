@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nnviz_widget.engine.attribution.stream import Question
+    from nnviz_widget.engine.replay.replays import Recomputed
 
 __all__ = ["Attribution", "Part"]
 
@@ -79,6 +80,9 @@ class Attribution:
         From 0 to 1; 1 for a result that is whole.
     forward_passes, backward_passes : int
         Samples that went forward and backward through the model, counted one by one.
+    recomputed : Recomputed or None
+        How much of the model ran for variants of the input, where only what changed was computed anew; None
+        for methods without variants.
     seconds, seconds_left : float
         Wall time spent in the engine so far, and about how much is still to come.
     cautions : tuple of str
@@ -103,6 +107,7 @@ class Attribution:
     progress: float = 1.0
     forward_passes: int = 0
     backward_passes: int = 0
+    recomputed: Recomputed | None = None
     seconds: float = 0.0
     seconds_left: float = 0.0
     cautions: tuple[str, ...] = ()

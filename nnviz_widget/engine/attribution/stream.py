@@ -14,10 +14,11 @@ from nnviz_widget.engine.attribution.task import Task
 from nnviz_widget.engine.passes import Passes
 from nnviz_widget.engine.recorder import record
 from nnviz_widget.engine.recording import tensors_of
+from nnviz_widget.engine.replay.replays import Replays
 from nnviz_widget.engine.streaming import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from torch import Tensor, nn
 
@@ -37,11 +38,14 @@ class Runs:
     ----------
     twin : Twin
         The model.
+    budget : callable
+        Gives the bytes that an unchanged run may hold of activations.
     """
 
-    def __init__(self, twin: Twin) -> None:
+    def __init__(self, twin: Twin, budget: Callable[[], int]) -> None:
         self.twin = twin
         self.sizes = Sizes()
+        self.replays = Replays(epoch=lambda: twin.epoch, budget=budget)
         self._seen: dict[tuple[Any, ...], tuple[bool, float]] = {}
 
     def passes(
@@ -85,7 +89,7 @@ class Runs:
     ) -> Task:
         """Return a task for inputs as the model takes them, on its device."""
         passes = self.passes(module, (*args, *extra), kwargs, _shapes(args, kwargs), token)
-        return Task(passes, args, kwargs, target=target, extra=extra, sizes=self.sizes)
+        return Task(passes, args, kwargs, target=target, extra=extra, sizes=self.sizes, replays=self.replays)
 
 
 @dataclass(frozen=True)
@@ -165,6 +169,7 @@ class AttributionStream(Stream[Attribution]):
             progress=self.progress,
             forward_passes=task.passes.forward_passes,
             backward_passes=task.passes.backward_passes,
+            recomputed=task.recomputed,
             seconds=self.seconds,
             seconds_left=self.seconds_left,
             cautions=tuple(task.cautions),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -19,14 +20,18 @@ from nnviz_widget.engine.attribution.baselines import baseline_of
 from nnviz_widget.engine.attribution.chunks import Chunks, Sizes
 from nnviz_widget.engine.attribution.targets import Target, scores_of
 from nnviz_widget.engine.recorder import record
+from nnviz_widget.engine.recording import tensors_of
+from nnviz_widget.engine.replay.replays import Ledger
 from nnviz_widget.engine.sites import first_tensor
 from nnviz_widget.errors import InputError, OutOfMemoryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from nnviz_widget.engine.attribution.chunks import Known
     from nnviz_widget.engine.passes import Passes
     from nnviz_widget.engine.recording import Recording
+    from nnviz_widget.engine.replay.replays import Recomputed, Replayed, Replays
 
     T = TypeVar("T")
 
@@ -49,6 +54,8 @@ class Task:
         Further positional arguments, not explained.
     sizes : Sizes
         What is known about good chunks.
+    replays : Replays, optional
+        What is known about running only a part of the model; without it, all of it is run.
 
     Attributes
     ----------
@@ -77,6 +84,7 @@ class Task:
         target: Any = None,
         extra: tuple[Any, ...] = (),
         sizes: Sizes | None = None,
+        replays: Replays | None = None,
     ) -> None:
         self.passes = passes
         self.cautions: list[str] = []
@@ -87,6 +95,8 @@ class Task:
         self._several = False
         self._unit: str | nn.Module | None = None
         self._sizes = sizes if sizes is not None else Sizes()
+        self._replays = replays
+        self._ledger = Ledger()
         self._leaves, self._spec = tree_flatten(((*args, *extra), dict(kwargs)))
         explainable = len(tree_flatten((args, dict(kwargs)))[0]) if not kwargs else len(self._leaves)
         tensors = [leaf for leaf in self._leaves if isinstance(leaf, Tensor) and leaf.dim()]
@@ -148,16 +158,27 @@ class Task:
         """The target in plain numbers; as it was given by methods that never looked at a score."""
         return self._given if self._target is None else self._target.told
 
-    def recording(self) -> Recording:
-        """Return what the model does with the unchanged samples, operation by operation, without values."""
-        self.passes.forward_passes += self.samples
-        args, kwargs = tree_unflatten(self._leaves, self._spec)
+    def recording(self, rows: int = 0) -> Recording:
+        """Return what the model does, operation by operation, without values.
+
+        Parameters
+        ----------
+        rows : int
+            So often the first sample; 0 for the unchanged samples.
+        """
+        leaves = self._leaves
+        if rows:
+            first = torch.zeros(rows, dtype=torch.long)
+            leaves = [x.index_select(0, first.to(x.device)) if self._batched(x) else x for x in leaves]
+        else:
+            self.passes.forward_passes += self.samples
+        args, kwargs = tree_unflatten(leaves, self._spec)
         return record(self.passes.module, tuple(args), dict(kwargs), keep=None, token=self.passes.token)
 
     def output(self) -> Any:
         """Return what the model gives for the unchanged samples, without a graph."""
-        args, kwargs = tree_unflatten(self._leaves, self._spec)
-        return self.passes.forward(args, kwargs, self.samples)[0]
+        output, _ = self._run(self.inputs, self.every, unit=False)
+        return output
 
     def scores(self, tensors: Sequence[Tensor], rows: Tensor) -> Tensor:
         """Return the target's score of each row, without a graph.
@@ -273,6 +294,97 @@ class Task:
         self.passes.forward_passes += len(rows) - 1
         return self._scores(output, rows), output
 
+    # -- replays --------------------------------------------------------------------------------------------
+
+    @property
+    def embedding(self) -> str:
+        """Path of the layer whose output is explained in the place of whole numbers; else empty."""
+        return self._embedding
+
+    @property
+    def context(self) -> tuple[Tensor, ...]:
+        """The tensors that the model is given and that are not explained."""
+        return tuple(
+            leaf for i, leaf in enumerate(self._leaves) if isinstance(leaf, Tensor) and i not in self._at
+        )
+
+    def given(self) -> list[tuple[Tensor, int]]:
+        """List the tensors that the model is given, each once, as a recording counts them.
+
+        Returns
+        -------
+        list of (Tensor, int)
+            With the number of the input that is explained, or -1.
+        """
+        args, kwargs = tree_unflatten(self._leaves, self._spec)
+        explained = {id(self._leaves[i]): place for place, i in enumerate(self._at)}
+        found: dict[int, tuple[Tensor, int]] = {}
+        for _, tensor in [*tensors_of(args), *tensors_of(kwargs)]:
+            found.setdefault(id(tensor), (tensor, explained.get(id(tensor), -1)))
+        return list(found.values())
+
+    @property
+    def debug(self) -> bool:
+        """Whether some of all that is replayed is compared with the whole model."""
+        return self._replays is not None and self._replays.debug
+
+    def replayed(self, node: str, *, known: bool = False) -> Replayed | None:
+        """Return what runs variants of the input, or of a layer, only where they differ.
+
+        Parameters
+        ----------
+        node : str
+            ``"input"``, or the path of a module.
+        known : bool
+            Give None where that needs passes of the model first.
+
+        Raises
+        ------
+        UnsafeError
+            Such variants must be run in full; the text says why.
+        """
+        if self._replays is None or (known and not self._replays.known(self)):
+            return None
+        found = self._replays.of(self)
+        found.refuse(node)
+        return found
+
+    def replay(
+        self, replayed: Replayed, node: str, changed: Sequence[Tensor], rows: Tensor
+    ) -> tuple[Tensor, Any]:
+        """Run variants only where they differ; returns scores and output."""
+        self.passes.forward_passes += len(rows)
+        before = replayed.replay.flops, replayed.replay.whole_flops
+        unit = self.passes.site(self._unit) if self._unit is not None else ""
+        output = replayed.run(node, changed, rows, unit=unit, check=self.check)
+        self._ledger.replayed(replayed.replay, len(rows), before)
+        return self._scores(output, rows), output
+
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """Leave passes that only check a replay out of the count: nobody asked for them."""
+        before = self.passes.forward_passes
+        try:
+            yield
+        finally:
+            self.passes.forward_passes = before
+
+    def refuse_replay(self, why: str) -> None:
+        """Run this model in full from here on, and say why."""
+        if self._replays is not None:
+            self._replays.refuse(self, why)
+        self.ran_in_full(why=why)
+
+    def ran_in_full(self, rows: int = 0, why: str = "") -> None:
+        """Note that variants were run in full, and why where they could not be replayed."""
+        self._ledger.in_full(rows)
+        self._ledger.note = why or self._ledger.note
+
+    @property
+    def recomputed(self) -> Recomputed | None:
+        """How much of the model ran for variants so far; None where there were none."""
+        return self._ledger.told()
+
     def read(
         self, layers: Sequence[str | nn.Module], tensors: Sequence[Tensor], rows: Tensor
     ) -> list[Tensor]:
@@ -292,7 +404,7 @@ class Task:
         work: Callable[[int, int], T],
         *,
         size: Any = "auto",
-        kind: str = "forward",
+        kind: str | Callable[[], str] = "forward",
         first: int = 0,
     ) -> Iterator[tuple[int, int, T]]:
         """Do work on ``count`` rows in chunks; yields ``(start, stop, result)`` in order.
@@ -306,8 +418,8 @@ class Task:
         size : int or "auto"
             Rows in a chunk. ``"auto"`` begins small, grows while a row takes less time in a larger chunk,
             and remembers. Out of memory halves it either way.
-        kind : str
-            Names what is run, for the memory of sizes.
+        kind : str or callable
+            Names what is run, for the memory of sizes; asked before each chunk where it may change.
         first : int
             After how many rows there is something to see, where somebody watches: a chunk ends there. Until
             then, and where it is 0, chunks have at most a tenth of the rows.
@@ -319,26 +431,33 @@ class Task:
         """
         if size not in ("auto", None) and (type(size) is not int or size < 1):
             raise InputError(f"The size of a chunk is a whole number of rows, or 'auto', not {size!r}.")
-        known = self._sizes.of((kind, *(tuple(x.shape[1:]) for x in self.inputs)))
-        chunks = Chunks(
-            known,
-            count,
-            size if type(size) is int else None,
-            watched=self.watched,
-            seconds=self.passes.first_seconds / self.samples,
-            elements=sum(x[0].numel() for x in self.inputs),
-        )
+        sizes: dict[str, Chunks] = {}
+
+        def chunks_of(name: str) -> Chunks:
+            if name not in sizes:
+                sizes[name] = Chunks(
+                    self.known(name),
+                    count,
+                    size if type(size) is int else None,
+                    watched=self.watched,
+                    seconds=self.passes.first_seconds / self.samples,
+                    elements=sum(x[0].numel() for x in self.inputs),
+                )
+            return sizes[name]
+
         on_cuda, start = self.inputs[0].is_cuda, 0
         # Of a processor that others use too, the time that was ours tells more than that on the wall.
         clock = time.thread_time if self.inputs[0].device.type == "cpu" else time.perf_counter
         while start < count:
             self.check()
+            name = kind if isinstance(kind, str) else kind()
+            chunks = chunks_of(name)
             stop = min(count, start + chunks.size)
             if self.watched and start < first < stop:
                 stop = first
             began = clock()
             # Not where not even two rows fit.
-            self._several = count > 1 and known.ceiling > 1
+            self._several = count > 1 and self.known(name).ceiling > 1
             try:
                 result = work(start, stop)
                 if on_cuda:
@@ -357,6 +476,10 @@ class Task:
             chunks.took(stop - start, clock() - began)
             yield start, stop, result
             start = stop
+
+    def known(self, kind: str) -> Known:
+        """Return what is known about chunks of a kind of work on inputs like these."""
+        return self._sizes.of((kind, *(tuple(x.shape[1:]) for x in self.inputs)))
 
     def rows(self, tensor: Tensor, rows: Tensor) -> Tensor:
         """Return a row of `tensor`, ``[N, ...]``, for each variant; a single sample is left to broadcast."""
@@ -392,7 +515,7 @@ class Task:
         """
         assert self.target is not None  # settled here, not by what is asked next
         other = copy.copy(self)
-        other.cautions, other.decided = [], {}
+        other.cautions, other.decided, other._ledger = [], {}, Ledger()
         if passes is not None:
             other.passes = passes
             if self._embedding:
@@ -422,6 +545,7 @@ class Task:
         read: Sequence[str | nn.Module] = (),
         edits: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
         grad: bool = False,
+        unit: bool = True,
     ) -> tuple[Any, list[Tensor]]:
         edits = dict(edits or {})
         leaves = list(self._leaves)
@@ -436,7 +560,7 @@ class Task:
             # A copy: the model may add positions to it in place.
             edits[self._embedding] = lambda _: tensors[0].clone() if own is None else own(tensors[0])
         args, kwargs = tree_unflatten(leaves, self._spec)
-        if self._unit is None:
+        if self._unit is None or not unit:
             return self.passes.forward(args, kwargs, len(rows), read=read, edits=edits, grad=grad)
         wanted = [*read, self._unit]
         _, values = self.passes.forward(args, kwargs, len(rows), read=wanted, edits=edits, grad=grad)

@@ -102,15 +102,6 @@ class Windows:
             falls = torch.tensordot(falls, weights, dims=([axis + 1], [0])).movedim(-1, axis + 1)
         return falls
 
-    def boxes(self, numbers: Tensor) -> Tensor:
-        """Return begin and end of windows along the axes after the first, ``[B, D, 2]``, half-open."""
-        edges = []
-        for axis, at in enumerate(self.indices(numbers)):
-            cover = self._covers[axis].long()
-            begins, sizes = cover.argmax(1), cover.sum(1)
-            edges.append(torch.stack([begins[at], (begins + sizes)[at]], -1))
-        return torch.stack(edges[1:], 1)
-
     def indices(self, numbers: Tensor) -> tuple[Tensor, ...]:
         """Return the place of windows in the grid: for each axis ``[B]``."""
         found = []

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@rule(
+#: What gives each element from those at the same place.
+ELEMENTWISE = (
     "abs absolute acos acosh add addcdiv addcmul alpha_dropout angle arccos arcsin arctan asin asinh atan "
     "atan2 atanh bfloat16 bitwise_and bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift "
     "bitwise_xor bool byte ceil celu clamp clamp_max clamp_min clip clone conj contiguous copysign "
@@ -27,17 +28,24 @@ if TYPE_CHECKING:
     "logical_not logical_or logical_xor logit logsigmoid long lt maximum minimum mish mul nan_to_num ne "
     "neg negative nextafter polar positive pow prelu rad2deg real reciprocal relu relu6 remainder round "
     "rrelu rsqrt selu short sgn sigmoid sign silu sin sinc sinh softplus softshrink softsign sqrt square "
-    "sub tan tanh tanhshrink threshold to trunc type type_as xlogy",
+    "sub tan tanh tanhshrink threshold to trunc type type_as xlogy"
 )
+
+
+@rule(ELEMENTWISE)
 def _elementwise(call: Call) -> Iterable[tuple[Any, Tensor]]:
     for ref in call.live_inputs():
         yield ref, call.mask
 
 
-@rule(
+#: What gives something of the shape and type of its argument, whatever is in that.
+SHAPE_ONLY = (
     "fill zero zeros_like ones_like empty_like full_like new_zeros new_ones new_full new_empty rand_like "
-    "randn_like",
+    "randn_like"
 )
+
+
+@rule(SHAPE_ONLY)
 def _shape_only(call: Call) -> Iterable[tuple[Any, Tensor]]:  # noqa: ARG001  nothing gets through
     return ()
 

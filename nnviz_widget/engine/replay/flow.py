@@ -1,0 +1,267 @@
+"""One batch of variants on its way through the operations that follow from what was changed.
+
+Each value that varies is a `Patch` as long as the rules know how boxes go on and boxes are small, and then a
+whole tensor with a row for each variant. What does not vary is read from the unchanged run.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nnviz_widget.engine.recording import Op, Ref, tensors_of
+from nnviz_widget.engine.replay.patches import Patch, boxes_of, crop, laid
+from nnviz_widget.engine.replay.plan import filled
+from nnviz_widget.engine.replay.registry import Call, NotLocalError, rule_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from nnviz_widget.engine.replay.run import Replay, Route
+    from nnviz_widget.engine.sites import Edit
+
+    T = TypeVar("T")
+
+__all__ = ["Flow", "apply"]
+
+#: A change that covers more than this share of a value is taken to be everywhere.
+_MOST = 0.6
+_ROWS = (0, 1)
+
+
+class Flow:
+    """The values of one batch of variants.
+
+    Parameters
+    ----------
+    replay : Replay
+        Holds the unchanged run.
+    rows : sequence of int
+        Which sample each variant is one of.
+    route : Route
+        The operations to run.
+    check : callable
+        Raises where the work is no longer wanted.
+
+    Attributes
+    ----------
+    patches : dict of Ref to Patch
+        Values that differ in a box.
+    wholes : dict of Ref to Tensor
+        Values that differ anywhere, ``[B, ...]``.
+    flops : float
+        Floating point operations so far.
+    operations : int
+        How many operations ran, and of how many only a part (`local`).
+    """
+
+    def __init__(self, replay: Replay, rows: Sequence[int], route: Route, check: Callable[[], None]) -> None:
+        self.replay = replay
+        self.plan = replay.plan
+        self.rows = list(rows)
+        self.patches: dict[Ref, Patch] = {}
+        self.wholes: dict[Ref, Tensor] = {}
+        self.flops = 0.0
+        self.operations = self.local = 0
+        self._route = route
+        self._check = check
+        #: Values that the caller gave: never written into.
+        self._given: set[Ref] = set()
+
+    def run(self, edits: Mapping[Ref, Edit]) -> None:
+        """Let the changed values through."""
+        made = self._route.made
+        for ref in sorted(edits):
+            if ref not in made:
+                self._edit(ref, edits[ref])
+        for index in self._route.order:
+            self._check()
+            op = self.plan.ops[index]
+            if op.kind == "identity" and len(op.inputs) == len(op.outputs):
+                for port, ref in enumerate(op.inputs):
+                    self._same(ref, Ref(index, port))
+            else:
+                self._step(op)
+            for port in range(len(op.outputs)):
+                if Ref(index, port) in edits:
+                    self._edit(Ref(index, port), edits[Ref(index, port)])
+            for ref in self._route.done[index]:
+                self.patches.pop(ref, None)
+                self.wholes.pop(ref, None)
+
+    def base(self, ref: Ref) -> Tensor:
+        """Return a value of the unchanged run, with a row for each sample, or one for all."""
+        return self.replay.base(ref)
+
+    def remember(self, key: object, make: Callable[[], T]) -> T:
+        """Return what was made before under this key, or make it."""
+        return self.replay.remember(key, make)
+
+    def whole(self, ref: Ref) -> Tensor:
+        """Return what the variants hold, ``[B, ...]``; not to be written into."""
+        found = self.wholes.get(ref)
+        if found is not None:
+            return found
+        value, batch = self.base(ref), self.plan.batches.get(ref)
+        if ref in self.patches:
+            made = self.wholes[ref] = laid(value, self.rows, self.patches[ref])
+            return made
+        if batch is None:
+            return value
+        return rows_of(value, batch.axis, batch.each, self.rows)
+
+    def cut(
+        self,
+        ref: Ref,
+        axes: Sequence[int],
+        starts: NDArray[np.int64],
+        sizes: Sequence[int],
+        *,
+        fill: float = 0.0,
+    ) -> Tensor:
+        """Return what the variants hold in boxes; they may reach outside, where `fill` is."""
+        patch = self.patches.get(ref)
+        same = patch is not None and (patch.axes, patch.sizes) == (tuple(axes), tuple(sizes))
+        if patch is not None and same and (patch.starts == starts).all():
+            return patch.tensor
+        value = self.base(ref)
+        every = tuple(sorted({*axes, *(patch.axes if patch is not None else ())}))
+        if every != tuple(axes):
+            assert patch is not None
+            at, long = np.zeros((len(starts), len(every)), np.int64), []
+            for place, axis in enumerate(every):
+                if axis in axes:
+                    at[:, place] = starts[:, list(axes).index(axis)]
+                    long.append(sizes[list(axes).index(axis)])
+                else:
+                    long.append(value.shape[axis])
+            axes, starts, sizes = every, at, long
+        return crop(value, self.rows, axes, starts, sizes, fill=fill, over=patch)
+
+    def apply(self, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+        """Run an operation; it writes in place only into what nobody else reads."""
+        self.operations += 1
+        first = op.inputs[0] if op.inplace and op.inputs else None
+        mine = first is not None and first in self._route.made and first in self._route.done[op.index]
+        return apply(op, args, kwargs, inplace=mine and first not in self._given)
+
+    # -- inside ---------------------------------------------------------------------------------------------
+
+    def _edit(self, ref: Ref, edit: Edit) -> None:
+        changed = edit(self.whole(ref))
+        self.patches.pop(ref, None)
+        self.wholes.pop(ref, None)
+        self._given.add(ref)
+        if self.plan.batches.get(ref) != _ROWS or changed.dim() < 2:
+            self.wholes[ref] = changed
+            return
+        starts, sizes = boxes_of(changed, self.base(ref), self.rows)
+        axes = [axis for axis in range(1, changed.dim()) if sizes[axis - 1] < changed.shape[axis]]
+        patch = None
+        if axes:
+            at, long = starts[:, [axis - 1 for axis in axes]], [sizes[axis - 1] for axis in axes]
+            cut = crop(changed, range(len(changed)), axes, at, long)
+            patch = Patch(cut, tuple(axes), at)
+        if patch is not None and patch.share(changed.shape) <= _MOST:
+            self.patches[ref] = patch
+        else:
+            self.wholes[ref] = changed
+
+    def _same(self, source: Ref, target: Ref) -> None:
+        if source in self.patches:
+            self.patches[target] = self.patches[source]
+        elif source in self.wholes:
+            self.wholes[target] = self.wholes[source]
+        else:
+            return
+        if source in self._given or source not in self._route.done[target.op]:
+            self._given.add(target)
+
+    def _step(self, op: Op) -> None:
+        varying = [ref for ref in op.inputs if ref in self.patches or ref in self.wholes]
+        found = rule_of(op.name) if op.kind == "call" else None
+        if found is not None and all(ref in self.patches for ref in varying):
+            names, rule = found
+            try:
+                patches = rule(Call(op, self, names))
+            except NotLocalError:
+                pass
+            else:
+                for port, patch in enumerate([*patches, *(patches[0] for _ in op.aliases)]):
+                    self.patches[Ref(op.index, port)] = patch
+                self.local += 1
+                self.flops += (
+                    self.plan.flops[op.index] * len(self.rows) * patches[0].share(op.outputs[0].shape)
+                )
+                return
+        args = filled(op.args, len(self.rows), self.whole)
+        kwargs = filled(op.kwargs, len(self.rows), self.whole)
+        for port, tensor in enumerate(self.apply(op, args, kwargs)):
+            self.wholes[Ref(op.index, port)] = tensor
+        self.flops += self.plan.flops[op.index] * len(self.rows)
+
+
+def apply(op: Op, args: tuple[Any, ...], kwargs: dict[str, Any], *, inplace: bool = False) -> list[Tensor]:
+    """Run an operation on tensors.
+
+    Parameters
+    ----------
+    op : Op
+        As recorded.
+    args, kwargs
+        Tensors in the place of references.
+    inplace : bool
+        Whether an operation in place may write into its first argument; else it gets a copy.
+
+    Returns
+    -------
+    list of Tensor
+        Its outputs, as the recorder counts them.
+    """
+    func = op.func
+    assert func is not None
+    if op.inplace and not inplace:
+        plain = _plain(op)
+        if kwargs.get("inplace") is True:
+            kwargs = {**kwargs, "inplace": False}
+        elif plain is not None:
+            func = plain
+        else:
+            args = (args[0].clone(), *args[1:])
+    if op.name == "view" and not any(isinstance(part, torch.dtype) for part in (*args, *kwargs.values())):
+        func = torch.Tensor.reshape  # where a box was laid, memory may be in another order
+    result = func(*args, **kwargs)
+    outputs = [result] if type(result) is Tensor else [tensor for _, tensor in tensors_of(result)]
+    if op.inplace and not outputs:
+        outputs = [args[0]]
+    outputs += [outputs[0] for _ in op.aliases]
+    if len(outputs) != len(op.outputs):
+        raise RuntimeError(f"{op.name} gave {len(outputs)} tensors, not {len(op.outputs)}")
+    kind = op.outputs[0].dtype
+    if op.inplace and kind is not None and outputs[0].dtype != kind:
+        outputs[0] = outputs[0].to(kind)
+    return outputs
+
+
+def _plain(op: Op) -> Callable[..., Any] | None:
+    """Return the method that does the same as one in place, and gives a new tensor."""
+    raw = str(getattr(op.func, "__name__", ""))
+    if raw == f"{op.name}_" or (raw.startswith("__i") and raw.endswith("__")):
+        found = getattr(Tensor, op.name, None)
+        return found if callable(found) else None
+    return None
+
+
+def rows_of(value: Tensor, axis: int, each: int, rows: Sequence[int]) -> Tensor:
+    """Return these rows of a value; `each` places along an axis are one row."""
+    if value.shape[axis] == each == 1:
+        return value.expand(*value.shape[:axis], len(rows), *value.shape[axis + 1 :])
+    at = torch.as_tensor(rows, device=value.device)
+    if each > 1:
+        at = (at[:, None] * each + torch.arange(each, device=value.device)).flatten()
+    return value.index_select(axis, at)

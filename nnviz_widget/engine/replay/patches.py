@@ -1,0 +1,224 @@
+"""Values of many variants that differ from one unchanged run in a box each, and how boxes are cut and laid.
+
+The boxes of one batch have one size, so that they lie in one tensor and go through an operation in one call;
+where each begins is its own. Only tensors and whole numbers are known here, no operations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+__all__ = ["Patch", "boxes_of", "crop", "laid", "lay", "smallest"]
+
+
+@dataclass(frozen=True)
+class Patch:
+    """What variants hold inside their boxes; outside they hold what the unchanged run does.
+
+    Attributes
+    ----------
+    tensor : Tensor
+        ``[B, ...]``, along `axes` as long as the boxes.
+    axes : tuple of int
+        The axes that boxes cut, in order; never the first. All others are whole.
+    starts : ndarray
+        Where each box begins along these axes, ``[B, len(axes)]``.
+    """
+
+    tensor: Tensor
+    axes: tuple[int, ...]
+    starts: NDArray[np.int64]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """How long the boxes are along `axes`."""
+        return tuple(self.tensor.shape[axis] for axis in self.axes)
+
+    def share(self, shape: Sequence[int]) -> float:
+        """Return which part of a whole value of that shape the boxes are."""
+        return prod(n / shape[axis] for axis, n in zip(self.axes, self.sizes, strict=True))
+
+    def along(self, axes: Sequence[int]) -> tuple[NDArray[np.int64], tuple[int, ...]]:
+        """Return starts and sizes along other axes, which `axes` of the patch are among.
+
+        Along what the boxes do not cut they begin at 0.
+        """
+        starts = np.zeros((len(self.starts), len(axes)), np.int64)
+        for place, axis in enumerate(axes):
+            if axis in self.axes:
+                starts[:, place] = self.starts[:, self.axes.index(axis)]
+        return starts, tuple(self.tensor.shape[axis] for axis in axes)
+
+
+def boxes_of(
+    changed: Tensor, whole: Tensor, rows: Sequence[int]
+) -> tuple[NDArray[np.int64], tuple[int, ...]]:
+    """Find where variants differ from their samples.
+
+    Parameters
+    ----------
+    changed : Tensor
+        ``[B, ...]``.
+    whole : Tensor
+        The samples, ``[N, ...]``.
+    rows : sequence of int
+        Which sample each variant is one of.
+
+    Returns
+    -------
+    starts : ndarray
+        ``[B, D]``, along the axes after the first.
+    sizes : tuple of int
+        Of the boxes, the same for all variants; at least 1.
+    """
+    originals = whole if len(whole) == 1 else whole[torch.as_tensor(rows, device=whole.device)]
+    other = changed != originals
+    starts, sizes = [], []
+    for axis in range(1, changed.dim()):
+        length = changed.shape[axis]
+        rest = [i for i in range(1, changed.dim()) if i != axis]
+        line = (other.any(dim=rest) if rest else other).cpu().numpy()
+        some = line.any(1)
+        begins = np.where(some, line.argmax(1), 0)
+        ends = np.where(some, length - line[:, ::-1].argmax(1), 1)
+        size = int((ends - begins).max())
+        starts.append(np.minimum(begins, length - size))
+        sizes.append(size)
+    return np.stack(starts, 1).astype(np.int64), tuple(sizes)
+
+
+def smallest(
+    begins: NDArray[np.int64], ends: NDArray[np.int64], lengths: Sequence[int]
+) -> tuple[NDArray[np.int64], tuple[int, ...]]:
+    """Make boxes one size that holds each of them, without leaving the value.
+
+    Parameters
+    ----------
+    begins, ends : ndarray
+        ``[B, k]``, half open; what lies outside is left out.
+    lengths : sequence of int
+        Of the axes.
+    """
+    limits = np.asarray(lengths, np.int64)
+    begins = np.clip(begins, 0, limits - 1)
+    ends = np.clip(ends, begins + 1, limits)
+    sizes = (ends - begins).max(0)
+    return np.minimum(begins, limits - sizes), tuple(sizes.tolist())
+
+
+def crop(
+    whole: Tensor,
+    rows: Sequence[int],
+    axes: Sequence[int],
+    starts: NDArray[np.int64],
+    sizes: Sequence[int],
+    *,
+    fill: float = 0.0,
+    over: Patch | None = None,
+) -> Tensor:
+    """Cut a box out of a value for each variant.
+
+    Parameters
+    ----------
+    whole : Tensor
+        Of the unchanged run, ``[N, ...]``.
+    rows : sequence of int
+        Which of its rows is meant for each variant.
+    axes, starts, sizes
+        The boxes; they may reach outside.
+    fill : float
+        What is outside.
+    over : Patch, optional
+        What the variants hold instead; its axes are among `axes`.
+
+    Returns
+    -------
+    Tensor
+        ``[B, ...]``, new.
+    """
+    shape = list(whole.shape)
+    shape[0] = len(rows)
+    for axis, size in zip(axes, sizes, strict=True):
+        shape[axis] = size
+    cut = whole.new_empty(shape)
+    lengths = np.asarray([whole.shape[axis] for axis in axes], np.int64)
+    long = np.asarray(sizes, np.int64)
+    if (starts < 0).any() or (starts + long > lengths).any():
+        cut.fill_(fill)
+    begins, ends = np.maximum(starts, 0), np.minimum(starts + long, lengths)
+    every = range(len(rows))
+    _copy(_Corners(whole, rows, begins), _Corners(cut, every, begins - starts), axes, ends - begins)
+    if over is not None:
+        lay(cut, axes, starts, over)
+    return cut
+
+
+def lay(cut: Tensor, axes: Sequence[int], starts: NDArray[np.int64], patch: Patch) -> None:
+    """Write patches into boxes that were cut, where they overlap."""
+    at, sizes = patch.along(axes)
+    long = np.asarray([cut.shape[axis] for axis in axes], np.int64)
+    begins = np.maximum(at, starts)
+    ends = np.minimum(at + np.asarray(sizes, np.int64), starts + long)
+    into, out_of, size = begins - starts, begins - at, ends - begins
+    if len(into) > 1 and not any((part[1:] != part[0]).any() for part in (into, out_of, size)):
+        if (size[0] > 0).all():
+            target, source = cut, patch.tensor
+            for axis, to, of, n in zip(
+                axes, into[0].tolist(), out_of[0].tolist(), size[0].tolist(), strict=True
+            ):
+                target, source = target.narrow(axis, to, n), source.narrow(axis, of, n)
+            target.copy_(source)
+        return
+    every = range(len(into))
+    _copy(_Corners(patch.tensor, every, out_of), _Corners(cut, every, into), axes, size)
+
+
+def laid(whole: Tensor, rows: Sequence[int], patch: Patch) -> Tensor:
+    """Return whole values of all variants, ``[B, ...]``, new."""
+    if len(whole) == 1:
+        made = whole.expand(len(rows), *whole.shape[1:]).clone(memory_format=torch.contiguous_format)
+    else:
+        made = whole.index_select(0, torch.as_tensor(rows, device=whole.device))
+    lay(made, patch.axes, np.zeros_like(patch.starts), patch)
+    return made
+
+
+def _copy(source: _Corners, target: _Corners, axes: Sequence[int], sizes: NDArray[np.int64]) -> None:
+    """Copy a box from a row of one tensor to a row of another, for each pair of rows."""
+    shape = list(target.tensor.shape[1:])
+    far, near = source.tensor.stride()[1:], target.tensor.stride()[1:]
+    for begin, place, size in zip(source.offsets(axes), target.offsets(axes), sizes.tolist(), strict=True):
+        if min(size, default=1) <= 0:
+            continue
+        for axis, n in zip(axes, size, strict=True):
+            shape[axis - 1] = n
+        there = target.tensor.as_strided(shape, near, place)
+        there.copy_(source.tensor.as_strided(shape, far, begin))
+
+
+class _Corners(NamedTuple):
+    """Where boxes begin in a tensor: in which rows, and where along some axes."""
+
+    tensor: Tensor
+    rows: Sequence[int]
+    begins: NDArray[np.int64]
+
+    def offsets(self, axes: Sequence[int]) -> list[int]:
+        """Return the place in memory of each corner."""
+        stride, first = self.tensor.stride(), int(self.tensor.storage_offset())
+        steps = np.asarray([stride[axis] for axis in axes], np.int64)
+        found: list[int] = (
+            first + np.asarray(self.rows, np.int64) * stride[0] + self.begins @ steps
+        ).tolist()
+        return found

@@ -1,0 +1,304 @@
+"""Replays of one engine's model: planned once for each kind of input, and the unchanged run of the last one.
+
+`Replayed` speaks a task's language (rows, targets, module paths) and keeps the books of what was saved.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass
+from math import log2, prod
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from nnviz_widget.engine.interventions import current, within
+from nnviz_widget.engine.replay.patches import boxes_of
+from nnviz_widget.engine.replay.plan import Plan, UnsafeError, plan_of
+from nnviz_widget.engine.replay.run import Replay, matches
+from nnviz_widget.engine.sites import HEADS
+from nnviz_widget.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import nn
+
+    from nnviz_widget.engine.attribution.task import Task
+    from nnviz_widget.engine.recording import Ref
+    from nnviz_widget.engine.sites import Edit
+
+__all__ = ["Ledger", "Recomputed", "Replayed", "Replays"]
+
+_DIFFERS = "the replay did not give what the model gives"
+_FASTER = "running all of it is as fast here"
+#: What a plan may fail with that was read off two runs: a shape that fits no other number of rows, mostly.
+_UNFORESEEN = (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError, KeyError)
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """How much of the model ran for the variants of a run.
+
+    Attributes
+    ----------
+    share : float
+        Of the arithmetic (floating point operations of convolutions, products and attention): 1 is all.
+    operations, total : int
+        How many of the model's operations ran for the last variants, in whole or in part, and of how many.
+    note : str
+        Why all of it ran, where that is so and could have been otherwise; else empty.
+    """
+
+    share: float
+    operations: int
+    total: int
+    note: str = ""
+
+    def __str__(self) -> str:
+        told = f"recomputed {self.share:.0%}: {self.operations} of {self.total} operations"
+        return f"{told}; {self.note}" if self.note else told
+
+
+class Replays:
+    """Plans by module and input, and the last unchanged run.
+
+    Attributes
+    ----------
+    debug : bool
+        Whether some variants of each batch are run in full as well, and compared.
+    """
+
+    def __init__(self, epoch: Callable[[], int], budget: Callable[[], int]) -> None:
+        self.debug = False
+        self._epoch, self._budget = epoch, budget
+        self._plans: weakref.WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], Plan | str]]
+        self._plans = weakref.WeakKeyDictionary()
+        self._last: tuple[tuple[Any, ...], tuple[Tensor, ...], Replayed] | None = None
+
+    def known(self, task: Task) -> bool:
+        """Whether asking about this task costs no run."""
+        key = self._key(task)
+        plan = self._plans.get(task.passes.module, {}).get(key)
+        return isinstance(plan, str) or self._ready(task, key) is not None
+
+    def of(self, task: Task) -> Replayed:
+        """Return the replay of a task's samples.
+
+        Raises
+        ------
+        UnsafeError
+            There is none; the text says why.
+        """
+        key = self._key(task)
+        ready = self._ready(task, key)
+        if ready is not None:
+            return ready
+        self._last = None  # its memory is wanted
+        plans = self._plans.setdefault(task.passes.module, {})
+        if key not in plans:
+            plans[key] = _planned(task)
+        plan = plans[key]
+        if isinstance(plan, str):
+            raise UnsafeError(plan)
+        try:
+            replayed = Replayed(plan, task, self._budget())
+        except (UnsafeError, *_UNFORESEEN) as error:
+            plans[key] = str(error) if isinstance(error, UnsafeError) else _DIFFERS
+            raise UnsafeError(str(plans[key])) from error
+        self._last = (self._state(task, key), task.inputs, replayed)
+        return replayed
+
+    def refuse(self, task: Task, why: str = _DIFFERS) -> None:
+        """Run this model in full from here on."""
+        self._last = None
+        self._plans.setdefault(task.passes.module, {})[self._key(task)] = why
+
+    def clear(self) -> None:
+        """Let go of all memory."""
+        self._last = None
+        self._plans.clear()
+
+    def _key(self, task: Task) -> tuple[Any, ...]:
+        # For one sample or for several: what is decided by the data may differ between them.
+        return tuple((tuple(tensor.shape), tensor.dtype) for tensor in (*task.inputs, *task.context))
+
+    def _state(self, task: Task, key: tuple[Any, ...]) -> tuple[Any, ...]:
+        return id(task.passes.module), key, self._epoch()
+
+    def _ready(self, task: Task, key: tuple[Any, ...]) -> Replayed | None:
+        if self._last is None:
+            return None
+        state, inputs, replayed = self._last
+        if state != self._state(task, key):
+            return None
+        pairs = zip((*inputs, *replayed.context), (*task.inputs, *task.context), strict=True)
+        return replayed if all(a is b or torch.equal(a, b) for a, b in pairs) else None
+
+
+def _planned(task: Task) -> Plan | str:
+    try:
+        with within(()):
+            return plan_of(task.recording)
+    except UnsafeError as error:
+        return str(error)
+    except ModelError:
+        return "it does not run on another number of samples"
+
+
+class Ledger:
+    """The books of one task: what ran for its variants, and what would have."""
+
+    def __init__(self) -> None:
+        self.note = ""
+        self._flops = self._whole = 0.0
+        self._replayed = self._full = 0
+        self._operations = self._total = 0
+
+    def replayed(self, replay: Replay, rows: int, before: tuple[float, float]) -> None:
+        """Add what a replay of rows has done since it stood at `before`."""
+        self._replayed += rows
+        self._flops += replay.flops - before[0]
+        self._whole += replay.whole_flops - before[1]
+        self._operations, self._total = replay.last_operations, replay.total
+
+    def in_full(self, rows: int) -> None:
+        """Add rows that went through the whole model."""
+        self._full += rows
+
+    def told(self) -> Recomputed | None:
+        """Return the sum; None where there were no variants."""
+        if not self._replayed:
+            return Recomputed(1.0, self._total, self._total, self.note or _FASTER) if self._full else None
+        each = self._whole / self._replayed
+        share = (self._flops + self._full * each) / max(self._whole + self._full * each, 1.0)
+        return Recomputed(share, self._operations, self._total, self.note)
+
+
+class Replayed:
+    """Variants of a task's samples.
+
+    Parameters
+    ----------
+    plan : Plan
+        Of the model, for inputs of these shapes.
+    task : Task
+        Gives the samples.
+    budget : int
+        Bytes of activations to keep.
+
+    Raises
+    ------
+    UnsafeError
+        The plan does not give what the model gives for the samples themselves.
+    """
+
+    def __init__(self, plan: Plan, task: Task, budget: int) -> None:
+        module = task.passes.module
+        named: dict[str, Tensor] = dict(module.named_parameters(remove_duplicate=False))
+        named.update(module.named_buffers(remove_duplicate=False))
+        given = task.given()
+        if len(given) != len(plan.inputs):
+            raise UnsafeError("its inputs are of a kind that is not seen through")
+        self.context = task.context
+        set_to: dict[Ref, Tensor] = {}
+        self._seeds: tuple[Ref, ...]
+        if task.embedded:
+            self._seeds = (self._site(plan, task.embedding),)
+            set_to = {self._seeds[0]: task.inputs[0]}
+        else:
+            places = {place: ref for ref, (_, place) in zip(plan.inputs, given, strict=True)}
+            self._seeds = tuple(ref for place, ref in sorted(places.items()) if place >= 0)
+        if len(self._seeds) != len(task.inputs):
+            raise UnsafeError("one tensor is given to the model several times")
+        self.replay = Replay(
+            plan,
+            [tensor.detach() for tensor, _ in given],
+            task.samples,
+            lookup=lambda name: named[name].detach(),
+            budget=budget,
+            set_to=set_to,
+        )
+        self._plan = plan
+        #: What was compared with the whole model: variants of the input, or of these layers.
+        self.checked: set[str] = set()
+        with torch.no_grad(), within(()), task.uncounted():
+            if not matches(self.replay.output(), task.output()):
+                raise UnsafeError(_DIFFERS)
+
+    @staticmethod
+    def _site(plan: Plan, site: str) -> Ref:
+        if site.partition("@")[0].endswith(HEADS):
+            raise UnsafeError("heads are inside one operation")
+        ref = plan.refs.get(site)
+        if ref is None:
+            raise UnsafeError(f"{site} is nothing that an operation gave")
+        return ref
+
+    def refuse(self, node: str) -> None:
+        """Raise UnsafeError where variants of the input (``"input"``) or of a layer cannot be replayed."""
+        self._plan.refuse(self._changed(node), one=self.replay.samples == 1)
+
+    def cover(self, node: str, changed: Sequence[Tensor], rows: Tensor) -> float:
+        """Return about which part of a value variants change, in powers of two; 1 is all of it."""
+        seeds = self._seeds if node == "input" else (self._site(self._plan, node),)
+        largest = 0.0
+        for seed, tensor in zip(seeds, changed, strict=True):
+            if self._plan.batches.get(seed) != (0, 1) or tensor.dim() < 2:
+                return 1.0
+            _, sizes = boxes_of(tensor, self.replay.base(seed), rows.tolist())
+            largest = max(largest, prod(n / side for n, side in zip(sizes, tensor.shape[1:], strict=True)))
+        return 2.0 ** round(log2(largest))
+
+    def run(
+        self,
+        node: str,
+        changed: Sequence[Tensor],
+        rows: Tensor,
+        *,
+        unit: str = "",
+        check: Callable[[], None] = lambda: None,
+    ) -> Any:
+        """Return what the model gives for variants.
+
+        Parameters
+        ----------
+        node : str
+            ``"input"``, or the path of a module.
+        changed : sequence of Tensor
+            The task's inputs, or the one tensor that the module gives instead.
+        rows : Tensor
+            Which sample each variant is one of.
+        unit : str
+            Path of a module whose output is wanted instead of the model's.
+        check : callable
+            Raises where the work is no longer wanted.
+        """
+        edits = self._interventions()
+        seeds = self._seeds if node == "input" else (self._site(self._plan, node),)
+        for seed, tensor in zip(seeds, changed, strict=True):
+            edits[seed] = _constant(tensor)
+        wanted = [self._site(self._plan, unit)] if unit else []
+        output, values = self.replay.run(rows.tolist(), edits, wanted, check=check)
+        return values[0] if unit else output
+
+    def _changed(self, node: str) -> set[Ref]:
+        seeds = self._seeds if node == "input" else (self._site(self._plan, node),)
+        return {*seeds, *self._interventions()}
+
+    def _interventions(self) -> dict[Ref, Edit]:
+        edits: dict[Ref, Edit] = {}
+        for one in current():
+            ref = self._site(self._plan, one.site)
+            before = edits.get(ref)
+            edits[ref] = one if before is None else _after(before, one)
+        return edits
+
+
+def _constant(tensor: Tensor) -> Edit:
+    return lambda _: tensor
+
+
+def _after(first: Edit, second: Edit) -> Edit:
+    return lambda tensor: second(first(tensor))

@@ -1,0 +1,305 @@
+"""Replay: what a recorded model says of variants of its run, computed anew only where they differ from it.
+
+The unchanged run is computed once, operation by operation, and what variants will need of it is kept, within
+a budget of bytes; what does not fit is computed again from what does. The first result is compared with the
+model's own: a plan that does not give the same is not used.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from nnviz_widget.engine.recording import STATE, Ref, tensors_of
+from nnviz_widget.engine.replay import local_moves, local_sets, local_windows  # noqa: F401  they register
+from nnviz_widget.engine.replay.flow import Flow, apply
+from nnviz_widget.engine.replay.plan import Plan, UnsafeError, filled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from nnviz_widget.engine.sites import Edit
+
+    T = TypeVar("T")
+
+__all__ = ["Replay", "Route"]
+
+_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.01}
+
+
+@dataclass(frozen=True)
+class Route:
+    """The way from changed values to results.
+
+    Attributes
+    ----------
+    order : list of int
+        The operations on it.
+    made : set of Ref
+        Values that they give.
+    done : dict of int to list of Ref
+        Values that are read for the last time by each operation.
+    needed : list of Ref
+        Values of the unchanged run that are read on the way.
+    """
+
+    order: list[int]
+    made: set[Ref]
+    done: dict[int, list[Ref]]
+    needed: list[Ref]
+
+
+class Replay:
+    """One unchanged run of a model, and runs that differ from it somewhere.
+
+    Parameters
+    ----------
+    plan : Plan
+        What the model does.
+    inputs : sequence of Tensor
+        What it is given, one for each of the plan's inputs.
+    samples : int
+        Rows of the unchanged run.
+    lookup : callable
+        Tensor of a parameter or buffer by its name.
+    budget : int
+        Bytes of activations to keep.
+    set_to : mapping of Ref to Tensor, optional
+        Values that are others than the model computes: embeddings that are given.
+
+    Attributes
+    ----------
+    flops, whole_flops : float
+        Floating point operations of all variants so far, and what the model itself would have taken for them.
+    last_operations, local, total : int
+        Operations that ran for the last variants, of how many of these only a part, and how many there are.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        inputs: Sequence[Tensor],
+        samples: int,
+        *,
+        lookup: Callable[[str], Tensor],
+        budget: int,
+        set_to: Mapping[Ref, Tensor] | None = None,
+    ) -> None:
+        self.plan = plan
+        self.samples = samples
+        self.flops = self.whole_flops = 0.0
+        self.last_operations = self.local = 0
+        self.total = sum(op.kind == "call" for op in plan.ops)
+        self._lookup = lookup
+        self._budget = budget
+        self._given = {**dict(zip(plan.inputs, inputs, strict=True)), **(set_to or {})}
+        self._kept: dict[Ref, Tensor] = {}
+        self._routes: dict[tuple[Any, ...], Route] = {}
+        self._memory: dict[object, Any] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of activations that are kept."""
+        return sum(value.numel() * value.element_size() for value in self._kept.values())
+
+    # -- the unchanged run ----------------------------------------------------------------------------------
+
+    def base(self, ref: Ref) -> Tensor:
+        """Return a value of the unchanged run."""
+        op = self.plan.ops[ref.op]
+        if op.kind in STATE:
+            return self._lookup(op.name)
+        if ref in self._given:
+            return self._given[ref]
+        if op.value is not None:
+            return op.value
+        found = self._kept.get(ref)
+        return found if found is not None else self._computed([ref])[ref]
+
+    def output(self) -> Any:
+        """Return what the model gives for the unchanged samples."""
+        wanted = [ref for ref in self.plan.outputs if ref not in self._kept]
+        self._kept |= self._computed(wanted)
+        return _with(self.plan.output, [self.base(ref) for ref in self.plan.outputs])
+
+    def _known(self, ref: Ref) -> bool:
+        op = self.plan.ops[ref.op]
+        return ref in self._given or ref in self._kept or op.value is not None or op.kind in STATE
+
+    def _computed(self, wanted: Sequence[Ref]) -> dict[Ref, Tensor]:
+        """Compute values from those that are known."""
+        needed, waiting = set(), {ref.op for ref in wanted if not self._known(ref)}
+        while waiting:
+            index = waiting.pop()
+            needed.add(index)
+            inputs = self.plan.ops[index].inputs
+            waiting |= {ref.op for ref in inputs if not self._known(ref) and ref.op not in needed}
+        order, goal = sorted(needed), set(wanted)
+        last = {ref: index for index in order for ref in self.plan.ops[index].inputs}
+        values: dict[Ref, Tensor] = {}
+
+        def value(ref: Ref) -> Tensor:
+            return values[ref] if ref in values else self.base(ref)
+
+        for index in order:
+            op = self.plan.ops[index]
+            if op.kind == "identity" and len(op.inputs) == len(op.outputs):
+                outputs = [value(ref) for ref in op.inputs]
+            else:
+                args = filled(op.args, self.samples, value)
+                outputs = apply(op, args, filled(op.kwargs, self.samples, value))
+            values.update({Ref(index, port): tensor for port, tensor in enumerate(outputs)})
+            for ref in set(op.inputs):
+                if last.get(ref) == index and ref not in goal:
+                    values.pop(ref, None)
+        return {ref: value(ref) for ref in wanted}
+
+    def remember(self, key: object, make: Callable[[], T]) -> T:
+        """Return what was made before under this key, or make it."""
+        if key not in self._memory:
+            self._memory[key] = make()
+        found: T = self._memory[key]
+        return found
+
+    # -- variants -------------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        rows: Sequence[int],
+        edits: Mapping[Ref, Edit],
+        wanted: Sequence[Ref] = (),
+        *,
+        check: Callable[[], None] = lambda: None,
+    ) -> tuple[Any, list[Tensor]]:
+        """Run variants of the unchanged samples.
+
+        Parameters
+        ----------
+        rows : sequence of int
+            Which sample each variant is one of.
+        edits : mapping of Ref to callable
+            Takes a value of all variants, returns what they hold instead.
+        wanted : sequence of Ref
+            Further values that are asked for; without any the model's output is.
+        check : callable
+            Raises where the work is no longer wanted.
+
+        Returns
+        -------
+        output : object
+            As the model returns it, of all variants; None where values were asked for.
+        values : list of Tensor
+            What was asked for.
+        """
+        goals = tuple(wanted) or self.plan.outputs
+        with torch.no_grad():
+            route = self._route(frozenset(edits), goals)
+            flow = Flow(self, rows, route, check)
+            flow.run(edits)
+            values = [flow.whole(ref) for ref in goals]
+        self.flops += flow.flops
+        self.whole_flops += sum(self.plan.flops) * len(rows)
+        self.last_operations, self.local = flow.operations, flow.local
+        return (None if wanted else _with(self.plan.output, values)), values if wanted else []
+
+    def _route(self, seeds: frozenset[Ref], goals: tuple[Ref, ...]) -> Route:
+        key = (seeds, goals)
+        if key not in self._routes:
+            self.plan.refuse(seeds, one=self.samples == 1)
+            self._routes[key] = self._new_route(seeds, goals)
+            self._keep(self._routes[key].needed)
+        return self._routes[key]
+
+    def _new_route(self, seeds: frozenset[Ref], goals: tuple[Ref, ...]) -> Route:
+        ops = self.plan.ops
+        after = self.plan.after(seeds)
+        leading, wanted = set(), set(goals)
+        for index in reversed(after):
+            if any(Ref(index, port) in wanted for port in range(len(ops[index].outputs))):
+                leading.add(index)
+                wanted.update(ops[index].inputs)
+        order = [index for index in after if index in leading and ops[index].kind != "output"]
+        made = {Ref(index, port) for index in order for port in range(len(ops[index].outputs))}
+        last: dict[Ref, int] = {}
+        for index in order:
+            last.update(dict.fromkeys(ops[index].inputs, index))
+        done: dict[int, list[Ref]] = {index: [] for index in order}
+        for ref, index in last.items():
+            if ref not in goals:
+                done[index].append(ref)
+        read = [ref for index in order for ref in ops[index].inputs]
+        # Of what varies, too, the unchanged value is around each box.
+        needed = list(dict.fromkeys([*seeds, *read, *goals]))
+        return Route(order, made, done, [ref for ref in needed if ops[ref.op].kind not in STATE])
+
+    def _keep(self, needed: Sequence[Ref]) -> None:
+        """Compute and keep values of the unchanged run, the smallest first, as many as the budget allows."""
+
+        def size(ref: Ref) -> int:
+            shape, width = self.plan.shape(ref, self.samples), self.plan.ops[ref.op].outputs[ref.port].dtype
+            elements = 1
+            for side in shape:
+                elements *= side
+            return elements * (width.itemsize if width is not None else 1)
+
+        left = self._budget - self.nbytes
+        chosen: list[Ref] = []
+        for ref in sorted((ref for ref in needed if not self._known(ref)), key=size):
+            left -= size(ref)
+            if left < 0:
+                break
+            chosen.append(ref)
+        self._kept |= self._computed(chosen)
+
+
+def matches(found: Any, expected: Any) -> bool:
+    """Whether two outputs of a model are the same, as far as its precision goes."""
+    mine, other = tensors_of(found), tensors_of(expected)
+    if len(mine) != len(other):
+        return False
+    for (_, a), (_, b) in zip(mine, other, strict=True):
+        if a.shape != b.shape or a.dtype != b.dtype:
+            return False
+        tolerance = _TOLERANCE.get(a.dtype, 0.0)
+        finite = b.isfinite() if b.is_floating_point() else None
+        largest = float(b[finite].abs().max()) if finite is not None and bool(finite.any()) else 0.0
+        if not torch.allclose(a, b, rtol=tolerance, atol=tolerance * largest, equal_nan=True):
+            return False
+    return True
+
+
+def _with(output: Any, tensors: Sequence[Tensor]) -> Any:
+    """Return a structure like a model's output with these tensors in it, in the order of `tensors_of`."""
+    waiting = iter(tensors)
+    made = _filled(output, waiting)
+    if next(waiting, None) is not None:
+        raise UnsafeError("its output is of a kind that cannot be made again")
+    return made
+
+
+def _filled(value: Any, waiting: Any) -> Any:
+    if isinstance(value, Tensor):
+        return next(waiting)
+    if isinstance(value, (list, tuple)):
+        parts = [_filled(part, waiting) for part in value]
+        if isinstance(value, list):
+            return parts
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    if isinstance(value, Mapping):
+        other = copy.copy(value)
+        for key, part in value.items():
+            other[key] = _filled(part, waiting)  # type: ignore[index]  # a copy of a dict
+        return other
+    if is_dataclass(value) and not isinstance(value, type):
+        same = copy.copy(value)
+        for entry in fields(value):
+            part = getattr(value, entry.name, None)
+            if part is not None:
+                setattr(same, entry.name, _filled(part, waiting))
+        return same
+    return value

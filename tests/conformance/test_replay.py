@@ -1,0 +1,201 @@
+"""Replay on real architectures: hundreds of random changes of each give what the whole model gives.
+
+Asked as every caller asks, through one task; expected is the user's own model under plain hooks.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nnviz_widget import Engine, demo
+from nnviz_widget.engine.recording import tensors_of
+from tests import models
+from tests.conformance.test_architectures import (
+    SMALL,
+    WORDS,
+    Autoencoder,
+    GruSeries,
+    UNet,
+    language_model,
+)
+from tests.models import image, seeded, vision
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nnviz_widget.engine.attribution.task import Task
+    from nnviz_widget.engine.jobs import CancelToken
+
+VARIANTS = 200
+CHUNK = 50
+
+
+class Subject(NamedTuple):
+    """A model and an input of one sample."""
+
+    make: Callable[[], nn.Module]
+    inputs: Tensor
+
+
+def _vit() -> nn.Module:
+    from torchvision.models import VisionTransformer
+
+    return VisionTransformer(
+        image_size=32, patch_size=8, num_layers=3, num_heads=2, hidden_dim=32, mlp_dim=64, num_classes=10
+    )
+
+
+def _swin() -> nn.Module:
+    from torchvision.models.swin_transformer import SwinTransformer
+
+    return SwinTransformer([4, 4], 16, [2, 2, 2], [2, 2, 2], [7, 7], num_classes=10)
+
+
+def _deeplab() -> nn.Module:
+    from torchvision.models.segmentation import deeplabv3_mobilenet_v3_large
+
+    return deeplabv3_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=4)
+
+
+def _words(name: str, **config: Any) -> Subject:
+    return Subject(lambda: language_model(name, {**SMALL, **config}), WORDS)
+
+
+GPT = {"n_layer": 3, "n_embd": 32, "n_head": 2}
+T5 = {"num_layers": 2, "d_model": 32, "d_ff": 64, "num_heads": 2, "d_kv": 16}
+
+SUBJECTS: dict[str, Subject] = {
+    "shapes": Subject(lambda: demo.shapes().model, demo.shapes().inputs[:1]),
+    "digits": Subject(lambda: demo.digits().model, demo.digits().inputs[:1]),
+    **{
+        name: Subject(functools.partial(vision, name), image(1, size))
+        for name, size in {
+            "vgg16": 32,
+            "resnet50": 64,
+            "densenet121": 64,
+            "googlenet": 64,
+            "mobilenet_v3_large": 64,
+            "efficientnet_b0": 64,
+            "convnext_tiny": 64,
+        }.items()
+    },
+    "inception_v3": Subject(functools.partial(vision, "inception_v3"), image(1, 96)),
+    "vit": Subject(lambda: seeded(_vit), image(1, 32)),
+    "swin": Subject(lambda: seeded(_swin), image(1, 64)),
+    "unet": Subject(lambda: seeded(UNet), image(1, 32)),
+    "deeplabv3": Subject(lambda: seeded(_deeplab), image(1, 64)),
+    "autoencoder": Subject(lambda: seeded(Autoencoder), models.rows(1, 16)),
+    "table": Subject(lambda: seeded(models.Mlp), models.rows(1, 6)),
+    "gru": Subject(lambda: seeded(GruSeries), torch.randn(1, 24, 3)),
+    "unrolled": Subject(lambda: seeded(models.Unrolled), torch.randn(1, 24, 3)),
+    "lstm": Subject(lambda: seeded(lambda: models.TinyLstm(packed=False)), torch.randint(0, 20, (1, 7))),
+    "bert": _words("bert"),
+    "gpt2": Subject(lambda: language_model("gpt2", GPT), WORDS),
+    "llama": _words("llama", num_key_value_heads=1),
+}
+
+
+class Asked:
+    """A task about one model, and the same questions put to the user's own model."""
+
+    def __init__(self, task: Task, model: nn.Module, subject: Subject) -> None:
+        self.task, self.model, self.subject = task, model, subject
+
+    def expected(self, node: str, changed: Tensor) -> list[Tensor]:
+        """Run the model itself on every variant."""
+        inputs = self.subject.inputs.expand(len(changed), *self.subject.inputs.shape[1:])
+        site = self.task.embedding if node == "input" and self.task.embedded else node
+        if site == "input":
+            inputs, handles = changed, []
+        else:
+            path, _, call = site.partition("@")
+            calls = iter(range(1000))
+
+            def leave(_: nn.Module, __: Any, output: Any) -> Any:
+                if next(calls) != int(call or 0):
+                    return None
+                return _first_replaced(output, changed.clone())
+
+            handles = [self.model.get_submodule(path).register_forward_hook(leave)]
+        try:
+            with torch.no_grad():
+                return [tensor for _, tensor in tensors_of(self.model(inputs.clone()))]
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _first_replaced(output: Any, tensor: Tensor) -> Any:
+    if isinstance(output, Tensor):
+        return tensor
+    if isinstance(output, tuple):
+        return (_first_replaced(output[0], tensor), *output[1:])
+    output[next(iter(output))] = tensor
+    return output
+
+
+def _boxes(value: Tensor, generator: np.random.Generator, count: int) -> Tensor:
+    """Change a value in a random box of random size, for each variant."""
+    changed = value.expand(count, *value.shape[1:]).clone()
+    for row in range(count):
+        box = []
+        for side in value.shape[1:]:
+            size = int(generator.integers(1, max(2, side // 2 + 1)))
+            begin = int(generator.integers(0, side - size + 1))
+            box.append(slice(begin, begin + size))
+        changed[row][tuple(box)] += float(generator.normal())
+    return changed
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_every_change_gives_what_the_whole_model_gives(name: str) -> None:
+    subject = SUBJECTS[name]
+    model = subject.make().eval()
+    generator = np.random.default_rng(len(name))
+    with Engine(model) as engine:
+        runs = engine._shared_runs()
+
+        def ask(token: CancelToken) -> float:
+            with torch.no_grad(), engine._twin.running():
+                task = runs.task_of(engine._twin.module, (subject.inputs,), {}, token, target=_everything)
+                return _largest_error(Asked(task, model, subject), generator)
+
+        assert engine._call(ask) <= 1e-5
+
+
+def _everything(output: Any) -> Tensor:
+    return torch.cat([tensor.flatten(1) for _, tensor in tensors_of(output) if tensor.dim() > 1], 1).sum(1)
+
+
+def _largest_error(asked: Asked, generator: np.random.Generator) -> float:
+    task = asked.task
+    replayed = task.replayed("input")
+    assert replayed is not None
+    plan = replayed.replay.plan
+    nodes = [
+        site
+        for site, ref in plan.refs.items()
+        if site in dict(asked.model.named_modules()) and plan.batches.get(ref) == (0, 1) and site
+    ]
+    largest = 0.0
+    for chunk in range(VARIANTS // CHUNK):
+        node = "input" if chunk % 2 == 0 else str(generator.choice(nodes))
+        value = task.inputs[0] if node == "input" else replayed.replay.base(plan.refs[node])
+        if not value.is_floating_point() or value.dim() < 2:
+            continue
+        changed = _boxes(value, generator, CHUNK)
+        rows = torch.zeros(CHUNK, dtype=torch.long)
+        _, output = task.replay(replayed, node, [changed], rows)
+        for found, expected in zip(
+            (tensor for _, tensor in tensors_of(output)), asked.expected(node, changed), strict=True
+        ):
+            if expected.is_floating_point():
+                scale = expected.abs().max().clamp(min=1e-6)
+                largest = max(largest, float((found - expected).abs().max() / scale))
+    return largest
