@@ -30,7 +30,7 @@ const main = {
 const pages = {
   ...common,
   entryPoints: Object.fromEntries(
-    ["explain", "paint", "influence", "output", "math", "weights", "intervene"].map((name) => [
+    ["explain", "paint", "influence", "output", "math", "weights", "intervene", "compare"].map((name) => [
       name,
       `js/src/${name}/index.ts`,
     ]),

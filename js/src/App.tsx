@@ -23,8 +23,15 @@ export function App({ store }: { store: Store }) {
   const { view, synced } = store;
   const state = store.state.value;
   const drawn = synced.graph.value !== null;
+  const compared = useRef(synced.info.peek()?.compare?.version);
 
   useEffect(() => root.current?.setAttribute("data-ready", "true"), []);
+  useEffect(() => {
+    // What Python set beside the sample is shown there.
+    const version = synced.info.value?.compare?.version;
+    if (version !== compared.current) view.compare.value = true;
+    compared.current = version;
+  }, [synced.info.value?.compare?.version]);
   useEffect(() => (root.current ? keepFocus(root.current) : undefined), []);
   useEffect(() => (root.current ? keepStill(store, root.current) : undefined), [store]);
 
@@ -45,6 +52,8 @@ export function App({ store }: { store: Store }) {
       view.help.value = !view.help.value;
     } else if (event.key === "e") {
       view.explain.value = !view.explain.value;
+    } else if (event.key === "c") {
+      view.compare.value = !view.compare.value;
     } else if (event.key === "p") {
       view.paint.value = !view.paint.value;
     } else if (event.key === "y") {
@@ -89,6 +98,7 @@ export function App({ store }: { store: Store }) {
         </Drawer>
         {view.explain.value && <LazyPage store={store} name="explain" />}
         {view.output.value && <LazyPage store={store} name="output" />}
+        {view.compare.value && <LazyPage store={store} name="compare" />}
       </div>
       <PathNotice store={store} />
       <StatusLine store={store} />

@@ -10,7 +10,15 @@ import type { Store } from "./state/store";
 type Page = preact.ComponentType<{ store: Store }>;
 type Make = (require: (name: string) => unknown) => { default: Page };
 
-export type PageName = "explain" | "paint" | "influence" | "output" | "math" | "weights" | "intervene";
+export type PageName =
+  | "explain"
+  | "paint"
+  | "influence"
+  | "output"
+  | "math"
+  | "weights"
+  | "intervene"
+  | "compare";
 
 const LIBRARIES: Record<string, unknown> = {
   preact,

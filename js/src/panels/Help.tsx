@@ -17,6 +17,7 @@ const KEYS: [string, [string[], string][]][] = [
       [["0", "+", "−"], "fit, zoom"],
       [["o"], "the layers as a list"],
       [["e"], "explain a class: methods side by side"],
+      [["c"], "compare two inputs, or two models"],
       [["a"], "change the layer: ablate, scale, patch"],
       [["p"], "paint the input"],
       [["y"], "more about the output"],

@@ -29,6 +29,17 @@ export function TopBar({ store, root }: { store: Store; root: Root }) {
       >
         explain
       </button>
+      <button
+        type="button"
+        class="nn-chip"
+        aria-pressed={store.view.compare.value}
+        title="compare: two inputs or two models side by side (c)"
+        onClick={() => {
+          store.view.compare.value = !store.view.compare.peek();
+        }}
+      >
+        compare
+      </button>
       <SearchBox store={store} />
       <Switch on={store.view.outline} label="outline" title="outline: the layers as a list (o)">
         <svg viewBox="0 0 12 12" aria-hidden="true">

@@ -181,6 +181,7 @@ export class Store {
     if (view.help.peek()) view.help.value = false;
     else if (view.search.peek() !== null) view.search.value = null;
     else if (view.outline.peek()) view.outline.value = false;
+    else if (view.compare.peek()) view.compare.value = false;
     else if (view.explain.peek()) view.explain.value = false;
     else if (view.output.peek()) view.output.value = false;
     else if (view.zoom.peek()) view.zoom.value = false;

@@ -71,6 +71,13 @@ export interface Info {
   class_names?: string[];
   has_targets: boolean;
   dtype: string;
+  /** What Python set beside the sample, and how often it did so. */
+  compare?: {
+    kind: "sample" | "inputs" | "model" | "checkpoint";
+    name: string;
+    version: number;
+    sample?: number;
+  };
 }
 
 export interface Failure {

@@ -60,6 +60,8 @@ export interface View {
   paint: Signal<boolean>;
   /** The page of the output, over the drawing. */
   output: Signal<boolean>;
+  /** The page that compares, over the drawing. */
+  compare: Signal<boolean>;
   drawer: Signal<boolean>;
   hover: Signal<Hover | null>;
   hoveredNode: Signal<string | null>;
@@ -90,6 +92,7 @@ export function createView(): View {
     explain: signal(false),
     paint: signal(false),
     output: signal(false),
+    compare: signal(false),
     drawer: signal(true),
     hover: signal(null),
     hoveredNode: signal(null),

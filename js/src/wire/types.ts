@@ -202,6 +202,16 @@ export interface Compared {
   logit_after: number | null;
 }
 
+/** A class in two runs. */
+export interface ComparedClass {
+  index: number;
+  name: string;
+  a: number;
+  b: number;
+  logit_a: number;
+  logit_b: number;
+}
+
 /** A number that another one was made of. */
 export interface Operand {
   name: string;
@@ -518,6 +528,71 @@ export interface Operations {
       seconds: number;
     };
   };
+  /**
+   * How alike the layers of two runs are, as they are measured: first the pairs, `[a, b, how, group]`, then numbers of
+   * each; NaN where there is none. `other` is a sample, or null for what Python set beside this one.
+   */
+  compare: {
+    params: { sample: number; other: number | null; examples: "positions" | "samples" };
+    arrays: {
+      cka: Float32Array;
+      difference: Float32Array;
+      correlation: Float32Array;
+      /** Which of the notes, or -1. */
+      note: Int32Array;
+      measured: Uint8Array;
+    };
+    meta: {
+      what: "inputs" | "models";
+      cka: "linear" | "unbiased";
+      /** Over how many samples; 0 where it is over positions. */
+      samples: number;
+      notes: string[];
+      progress: number;
+      seconds: number;
+      classes: ComparedClass[];
+      pairs?: [string, string, string, boolean][];
+      /** Layers that only A has, or only B. */
+      only?: [string[], string[]];
+    };
+  };
+  /** The maps of a layer in both runs, channel beside channel, and B less A: arrays as those of "maps". */
+  compare_maps: {
+    params: { node: string; sample: number; other: number | null; max_side: number };
+    arrays: {
+      a: Uint8Array;
+      low_a: Float32Array;
+      high_a: Float32Array;
+      b: Uint8Array;
+      low_b: Float32Array;
+      high_b: Float32Array;
+      d?: Uint8Array;
+      low_d?: Float32Array;
+      high_d?: Float32Array;
+      /** Mean change of each channel. */
+      strength?: Float32Array;
+      /** Where B has other channels: the one that goes with each of A's, and their correlation. */
+      partner?: Int32Array;
+      fit?: Float32Array;
+    };
+    meta: {
+      node: string;
+      other: string;
+      kind: TileKind;
+      shape_a: number[];
+      shape_b: number[];
+      channels_b: number;
+      /** Tokens before the patches; -1 where there are no tokens. */
+      skip: number;
+      ms: number;
+    };
+  };
+  /** One channel of both, as it is. */
+  compare_values: {
+    params: { node: string; sample: number; other: number | null; channel: number };
+    arrays: { a: Float32Array; b?: Float32Array };
+    meta: { node: string; channel: number };
+  };
   /** How one number of a layer came about. Which arrays there are depends on `kind`. */
   arithmetic: {
     params: { node: string; sample: number; unit: Unit; head?: number | null };
@@ -595,6 +670,21 @@ export interface Operations {
       tokens: number | null;
       final: { index: number; name: string };
       names: string[][];
+    };
+  };
+  /** How well a linear classifier tells the true classes apart after each stage; NaN where it is not known yet. */
+  probes: {
+    params: Record<string, never>;
+    arrays: { accuracy: Float32Array; stderr: Float32Array; fitted: Float32Array };
+    meta: {
+      layers: string[];
+      features: number[];
+      chance: number;
+      samples: number;
+      classes: number;
+      folds: number;
+      progress: number;
+      seconds: number;
     };
   };
   /** A picture changed a little, step by step: as it is looked at, and what was added, in levels of the picture. */
