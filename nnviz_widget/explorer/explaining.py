@@ -205,8 +205,9 @@ def _shown(info: MethodInfo, found: Attribution) -> tuple[dict[str, NDArray[Any]
         "call": found.call,
         "consistent": found.consistent,
     }
-    if found.delta is not None:
-        total = float(found.tensors[0][0].sum()) - float(found.delta[0])
+    # Where a feature's number stands at each of its elements, their sum is no change of the score.
+    if found.delta is not None and "feature_mask" not in found.options:
+        total = sum(float(values[0].sum()) for values in found.tensors) - float(found.delta[0])
         meta |= {"delta": float(found.delta[0]), "change": total}
     if found.stderr is not None:
         errors = found.stderr if not isinstance(found.stderr, tuple) else found.stderr[0]

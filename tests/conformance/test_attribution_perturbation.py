@@ -627,6 +627,27 @@ def test_superpixels_cover_the_image_are_connected_and_follow_its_edges() -> Non
     assert not set(found[:, :17].unique().tolist()) & set(found[:, 17:].unique().tolist())
 
 
+def test_superpixels_of_noise_are_about_as_many_as_were_asked_for() -> None:
+    noise = torch.randn(3, 60, 50, generator=torch.Generator().manual_seed(0))
+    assert int(slic(noise, 30).max()) + 1 == pytest.approx(30, abs=6)
+
+
+def test_superpixels_are_given_up_when_nobody_wants_them_any_more() -> None:
+    class GivenUpError(Exception):
+        pass
+
+    asked = 0
+
+    def check() -> None:
+        nonlocal asked
+        asked += 1
+        if asked > 3:
+            raise GivenUpError
+
+    with pytest.raises(GivenUpError):
+        slic(demo.shapes().inputs[0], 40, check=check)
+
+
 def regions(inside: Tensor) -> int:
     """How many connected regions there are, by filling one after another."""
     left, count = {tuple(place) for place in inside.nonzero().tolist()}, 0

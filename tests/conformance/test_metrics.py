@@ -219,19 +219,44 @@ def test_completeness_is_the_share_of_the_change_that_is_not_accounted_for(
     x = pictures()
     paths = engine.attribute(x, "integrated_gradients", target=2, baselines="mean", n_steps=5)
     plain = engine.attribute(x, "saliency", target=2)
-    table = engine.evaluate([paths, plain], "completeness")
+    table = engine.evaluate([paths, plain], {"completeness": {"baselines": "zero"}})
+    promised = engine.evaluate([paths, plain], "completeness")
     with torch.no_grad():
         scores = model(x)[:, 2]
         to_grey = scores - model(x.mean((2, 3), keepdim=True).expand_as(x))[:, 2]
         to_zero = scores - model(torch.zeros_like(x))[:, 2]
     assert isinstance(paths.values, Tensor)
     assert isinstance(plain.values, Tensor)
-    for name, values, change in (
-        ("integrated_gradients", paths.values, to_grey),
-        ("saliency", plain.values, to_zero),
+    for told, name, values, change in (
+        (promised, "integrated_gradients", paths.values, to_grey),
+        (table, "integrated_gradients", paths.values, to_zero),
+        (table, "saliency", plain.values, to_zero),
     ):
         expected = (values.sum((1, 2, 3)) - change).abs() / change.abs()
-        np.testing.assert_allclose(column(table, name, "completeness"), expected, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(column(told, name, "completeness"), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_only_what_promises_completeness_is_held_to_it(model: nn.Module, engine: Engine) -> None:
+    x = pictures(2)
+    cells = (torch.arange(12) // 4)[:, None] * 3 + torch.arange(12) // 4
+    shapley = engine.attribute(
+        x, "shapley_value_sampling", target=2, baselines="mean", feature_mask=cells[None, None], n_samples=2
+    )
+    maps = {
+        "shapley": shapley,
+        "lime": engine.attribute(x, "lime", target=2, n_samples=40),
+        "saliency": engine.attribute(x, "saliency", target=2),
+        **engine.cams(x, target=2),
+        "elsewhere": x.clone(),
+    }
+    table = engine.evaluate(maps, "completeness")
+    told = {row["name"]: row["completeness"] for row in table.rows}
+    # The sum over its features is the change, up to rounding, and not the sum over all their pixels.
+    assert told.pop("shapley") < 1e-5
+    assert told.pop("elsewhere") is not None
+    assert set(told) >= {"lime", "saliency", "grad_cam", *CONTROLS}
+    assert set(told.values()) == {None}
+    assert any("saliency does not promise" in note for note in table.notes)
 
 
 def test_an_exact_attribution_of_a_linear_model_has_no_infidelity_whatever_its_scale() -> None:
@@ -574,10 +599,11 @@ def test_tokens_tables_and_series_have_positions_of_their_own() -> None:
     metrics = ["deletion", "completeness", "infidelity", "sensitivity_max", "parameter_randomisation"]
     for model, x, positions in cases:
         with Engine(model) as engine:
-            table = engine.evaluate(engine.attribute(x, "input_x_gradient"), metrics)
-            steps, _ = table.curve_readings["deletion"]["input_x_gradient"]
+            table = engine.evaluate(engine.attribute(x, "integrated_gradients", n_steps=2), metrics)
+            steps, _ = table.curve_readings["deletion"]["integrated_gradients"]
             assert len(steps) == positions + 1
-            assert all(row[metric] is not None for row in table.rows for metric in metrics)
+            told = {(row["control"], metric): row[metric] for row in table.rows for metric in metrics}
+            assert [key for key, value in told.items() if value is None] == [(True, "completeness")]
 
 
 def test_what_cannot_be_evaluated_says_so(engine: Engine) -> None:

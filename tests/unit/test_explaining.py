@@ -108,6 +108,33 @@ def test_an_attribution_ends_with_what_the_engine_gives(page):
     torch.testing.assert_close(page.exploration.shelf.get("k")[1].values, wanted.values, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("method", "options", "complete"),
+    [
+        ("deep_lift", {}, True),
+        ("saliency", {}, False),
+        ("grad_cam", {}, False),
+        ("lime", {"n_samples": 8}, False),
+        ("kernel_shap", {"n_samples": 8}, False),  # a number stands at each pixel of its superpixel
+    ],
+)
+def test_only_values_that_add_up_to_the_change_are_called_complete(page, method, options, complete):
+    meta = page.ask("attribute", key="k", method=method, sample=0, target=3, options=options)[-1]["meta"]
+    assert ("delta" in meta) == ("change" in meta) == complete
+    if complete:
+        with torch.no_grad():
+            scores = page.model(torch.cat([page.inputs[:1], torch.zeros_like(page.inputs[:1])]))[:, 3]
+        assert meta["change"] == pytest.approx(float(scores[0] - scores[1]), abs=1e-4)
+
+
+def test_methods_have_names_and_descriptions_of_their_own(page):
+    (reply,) = page.ask("methods")
+    for told in ("name", "description"):
+        texts = [one[told] for one in reply["meta"]["methods"]]
+        assert len(set(texts)) == len(texts)
+    assert [one["name"] for one in reply["meta"]["methods"]] == list(page.exploration.engine.methods())
+
+
 def test_without_a_target_the_best_class_of_the_sample_is_explained(page):
     meta = page.ask("attribute", key="k", method="saliency", sample=2)[-1]["meta"]
     assert meta["target"] == int(page.model(page.inputs[2:3]).argmax())

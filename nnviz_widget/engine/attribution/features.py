@@ -129,7 +129,7 @@ def _masks(task: Task, given: Any, n_segments: int) -> list[Tensor]:
     if given is None or isinstance(given, str):
         masks: list[Tensor] = []
         for x in inputs:
-            mask = _named(given, x, n_segments, task.embedded)
+            mask = _named(given, x, n_segments, task)
             masks.append(mask + (int(masks[-1].max()) + 1 if masks else 0))
         return masks
     each = given if isinstance(given, (tuple, list)) else (given,)
@@ -152,7 +152,7 @@ def _fitting(mask: Tensor, x: Tensor) -> Tensor:
     return shaped
 
 
-def _named(name: str | None, x: Tensor, count: int, tokens: bool) -> Tensor:
+def _named(name: str | None, x: Tensor, count: int, task: Task) -> Tensor:
     shape = x.shape[1:]
     if name is None or (name in _NAMED and x.dim() == 1):
         return torch.arange(x[0].numel()).reshape(1, *shape)
@@ -161,14 +161,14 @@ def _named(name: str | None, x: Tensor, count: int, tokens: bool) -> Tensor:
             f"There is no feature mask {name!r}.{nearest(name, _NAMED)}",
             hint=f"Known are {', '.join(_NAMED)}, or a tensor of whole numbers.",
         )
-    if tokens:
+    if task.embedded:
         return torch.arange(shape[0]).reshape(1, -1, *[1] * (x.dim() - 2))
     if name == "auto":
         if x[0].numel() <= count or x.dim() == 2:
-            return _named(None, x, count, tokens)
+            return _named(None, x, count, task)
         name = "slic" if x.dim() == 4 else "grid"
     if name == "slic":
-        return torch.stack([slic(one, count) for one in x])[:, None]
+        return torch.stack([slic(one, count, check=task.check) for one in x])[:, None]
     places = places_of(x)
     sides = [x.shape[axis] for axis in places]
     kept = [size if axis in places else 1 for axis, size in enumerate(x.shape)]

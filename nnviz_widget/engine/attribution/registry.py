@@ -99,6 +99,9 @@ def method(
     """Register a generator function as a method. Its options are its keyword-only parameters."""
 
     def register(run: Method) -> Method:
+        other = _methods.get(name)
+        if other is not None and (other.run.__module__, other.run.__name__) != (run.__module__, run.__name__):
+            raise ValueError(f"There are two methods {name!r}: {other.run.__name__} and {run.__name__}.")
         _methods[name] = described(name, run, cost=cost, family=family, shape=shape, paper=paper, needs=needs)
         return run
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from nnviz_widget.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = ["grid_segments", "places_of", "slic"]
 
@@ -66,11 +66,19 @@ def grid_segments(shape: Sequence[int], count: int) -> Tensor:
     return labels
 
 
-def slic(image: Tensor, count: int, *, compactness: float = 0.5, rounds: int = 10) -> Tensor:
+def slic(
+    image: Tensor,
+    count: int,
+    *,
+    compactness: float = 0.5,
+    rounds: int = 10,
+    check: Callable[[], object] = lambda: None,
+) -> Tensor:
     """Return superpixels: connected regions of similar colour and similar size.
 
     Means of colour and place, as k-means finds them, where a pixel chooses among the nine means that began
-    around it; then what is cut off from its region goes to a neighbour (SLIC, Achanta et al. 2012).
+    around it; then what is cut off from its region goes to a neighbour (SLIC, Achanta et al. 2012). Where
+    there is nothing to follow, as in noise, hardly anything is connected: then these are the cells of a grid.
 
     Parameters
     ----------
@@ -83,6 +91,8 @@ def slic(image: Tensor, count: int, *, compactness: float = 0.5, rounds: int = 1
         deviations of the image.
     rounds : int
         Of k-means.
+    check : callable
+        Called now and then; raises where the work is no longer wanted.
 
     Returns
     -------
@@ -111,6 +121,7 @@ def slic(image: Tensor, count: int, *, compactness: float = 0.5, rounds: int = 1
         for dy in (-1, 0, 1) for dx in (-1, 0, 1)
     ]).flatten(1)  # fmt: skip
     for _ in range(rounds):
+        check()
         sums = torch.zeros(rows * columns, points.shape[1]).index_add_(0, labels, points)
         sizes = torch.bincount(labels, minlength=rows * columns).clamp(min=1)
         means = sums / sizes[:, None]
@@ -119,16 +130,20 @@ def slic(image: Tensor, count: int, *, compactness: float = 0.5, rounds: int = 1
         if torch.equal(chosen, labels):
             break
         labels = chosen
-    whole = _connected(labels.reshape(height, width), height * width / (rows * columns) / 4)
+    cells = rows * columns
+    whole = _connected(labels.reshape(height, width), height * width / cells / 4, check)
     numbers: Tensor = torch.unique(whole, return_inverse=True)[1]
-    return numbers
+    return (
+        numbers if cells <= 4 * (int(numbers.max()) + 1) <= 16 * cells else grid_segments(whole.shape, count)
+    )
 
 
-def _connected(labels: Tensor, smallest: float) -> Tensor:
+def _connected(labels: Tensor, smallest: float, check: Callable[[], object]) -> Tensor:
     """Return connected regions; smaller ones join a neighbour."""
     # Every pixel learns the smallest index in its region, from neighbour to neighbour.
     numbers = torch.arange(labels.numel()).reshape(labels.shape)
     while True:
+        check()
         least = numbers
         for shift, axis in ((1, 0), (-1, 0), (1, 1), (-1, 1)):
             same = _shifted(labels, shift, axis, -1) == labels
@@ -143,6 +158,7 @@ def _connected(labels: Tensor, smallest: float) -> Tensor:
     if (regions < 0).all():
         return numbers
     while (regions < 0).any():
+        check()
         for shift, axis in ((1, 0), (-1, 0), (1, 1), (-1, 1)):
             regions = torch.where(regions < 0, _shifted(regions, shift, axis, -1), regions)
     return regions

@@ -31,35 +31,49 @@ def completeness(case: Case, *, baselines: Any = None) -> Generator[float, None,
     """Add up all values, and compare with the whole change of the score.
 
     ``|sum(values) - (F(x) - F(x'))| / |F(x) - F(x')|``, with x' the baseline (Sundararajan et al. 2017): 0.05
-    means that 5 % of the change is not accounted for. Methods that promise completeness (integrated
-    gradients, DeepLIFT, Shapley values) are held to it; of gradients it cannot be expected.
+    means that 5 % of the change is not accounted for. Only methods that promise completeness (integrated
+    gradients, DeepLIFT, Shapley values) are held to it, and maps from elsewhere; another method where
+    `baselines` is given. Controls, and one number for many elements that promises nothing, have none.
 
     Options
     -------
     baselines : str, number, Tensor or tuple
-        x'. By default the method's own, or zero where it has none.
+        x'. By default the method's own; zero for a map from elsewhere.
     """
+    promised = case.delta is not None and baselines is None
+    grouped = "feature_mask" in case.options  # each element has the number of its whole feature
+    asked = case.explain is None or baselines is not None
+    if not promised and (grouped or not case.moves or not asked):
+        return Reading(
+            torch.full((case.task.samples,), torch.nan),
+            note=f"{case.name} does not promise that its values add up to anything." if case.moves else "",
+        )
     summed = torch.stack([value.flatten(1).sum(1) for value in case.full_values()]).sum(0)
-    if case.delta is not None and baselines is None:
+    if case.delta is not None and promised and not grouped:
         delta = case.delta.to(summed.device, summed.dtype)
         change = summed - delta
     else:
-        own = case.options.get("baselines", "zero") if baselines is None else baselines
-        starts = case.task.baselines(own, int(case.options.get("seed", case.seed)))
-        inputs = case.task.inputs
-
-        def make(rows: Tensor, numbers: Tensor) -> list[Tensor]:
-            ends = zip(inputs, starts, strict=True)
-            return [
-                torch.where(numbers.to(x.device).reshape(-1, *[1] * (x.dim() - 1)) == 0, x[at], start[at])
-                for x, start in ends
-                for at in (rows.to(x.device),)
-            ]
-
-        scores = yield from answers(case, 2, make)
-        change = (scores[:, 0] - scores[:, 1]).to(summed.device)
-        delta = summed - change
+        change = (yield from _change(case, baselines)).to(summed.device)
+        reported = case.delta if promised else None
+        delta = summed - change if reported is None else reported.to(change.device, change.dtype)
     return Reading(delta.abs() / change.abs().clamp(min=1e-12))
+
+
+def _change(case: Case, baselines: Any) -> Generator[float, None, Tensor]:
+    """Ask how far the score is from that of the baseline, ``[N]``."""
+    own = case.options.get("baselines", "zero") if baselines is None else baselines
+    starts = case.task.baselines(own, int(case.options.get("seed", case.seed)))
+    inputs = case.task.inputs
+
+    def make(rows: Tensor, numbers: Tensor) -> list[Tensor]:
+        return [
+            torch.where(numbers.to(x.device).reshape(-1, *[1] * (x.dim() - 1)) == 0, x[at], start[at])
+            for x, start in zip(inputs, starts, strict=True)
+            for at in (rows.to(x.device),)
+        ]
+
+    scores = yield from answers(case, 2, make)
+    return scores[:, 0] - scores[:, 1]
 
 
 @metric(
