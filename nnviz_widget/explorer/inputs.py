@@ -83,6 +83,14 @@ class Batch:
             {key: self._cut(value, index) for key, value in self.kwargs.items()},
         )
 
+    def whole(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return ``args, kwargs`` of all samples that were given, in the model's type, where they are."""
+        return tuple(map(self._typed, self.args)), {k: self._typed(v) for k, v in self.kwargs.items()}
+
+    def _typed(self, value: Any) -> Any:
+        floats = isinstance(value, Tensor) and value.is_floating_point() and self.dtype is not None
+        return value.to(self.dtype) if floats else value
+
     def _cut(self, value: Any, index: int) -> Any:
         if not isinstance(value, Tensor):
             return value

@@ -1,4 +1,4 @@
-"""Operations of hands on the input and the output: influence, all logits, the lens, counterfactuals.
+"""Operations of hands on the input and the output: influence, all logits, lens, probes, counterfactuals.
 
 What an operation is, and when it runs, is told in ``operations``; what is computed, in the engine.
 """
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nnviz_widget.engine.counterfactual import Counterfactual
+    from nnviz_widget.engine.linear_probes import LinearProbes
     from nnviz_widget.engine.trace import Trace
     from nnviz_widget.explorer.exploration import Exploration
     from nnviz_widget.explorer.replies import Question, Stream
@@ -177,6 +178,32 @@ def _lens(exploration: Exploration, question: Question) -> Reply:
     return Reply(arrays, meta, epoch=found.epoch)
 
 
+def _probes(exploration: Exploration, question: Question) -> Stream:
+    """Stream how well linear classifiers read the true classes from each stage, of all samples given."""
+    if exploration.targets is None:
+        raise InputError(
+            "Linear probes need the true class of each sample.", hint="Give them: explore(..., target=...)."
+        )
+    args, kwargs = exploration.batch.whole()
+    stream = exploration.engine.stream_linear_probes(kwargs or args, exploration.targets)
+    return _told((yield from growing(stream, question.token, _told)))
+
+
+def _told(found: LinearProbes) -> Reply:
+    arrays = {name: getattr(found, name).float().numpy() for name in ("accuracy", "stderr", "fitted")}
+    meta = {
+        "layers": found.layers,
+        "features": found.features,
+        "chance": found.chance,
+        "samples": found.samples,
+        "classes": found.classes,
+        "folds": found.folds,
+        "progress": found.progress,
+        "seconds": found.seconds,
+    }
+    return Reply(arrays, meta, epoch=found.epoch)
+
+
 def _counterfactual(exploration: Exploration, question: Question) -> Stream:
     """Stream a changed picture and what was added to it, magnified by the page."""
     p = question.p
@@ -253,5 +280,6 @@ PROBING: Mapping[str, Any] = {
     "influence": _influence,
     "logits": _logits,
     "lens": _lens,
+    "probes": _probes,
     "counterfactual": _counterfactual,
 }

@@ -92,5 +92,13 @@ def test_another_class_is_found_within_the_budget(explorer):
     panel.locator('[data-role="counterfactual"][data-state="ready"]').wait_for()
     assert panel.locator('[data-role="verdict"]').inner_text().startswith(("now", "still"))
     assert "8.0 / 255" in panel.inner_text()
+    panel.locator('[data-role="probes"]').get_by_role("button", name="fit", exact=True).click()
+    panel.locator('[data-role="probes"][data-state="ready"]').wait_for()
+    last = panel.locator("[data-probe]").last
+    exact = explorer.notebook.python(
+        "(lambda found: [found.layers[-1], float(found.accuracy[-1])])"
+        "(w._exploration.engine.linear_probes(demo.inputs, demo.targets))"
+    )
+    assert [last.get_attribute("data-probe"), float(last.get_attribute("data-accuracy"))] == exact
     explorer.page.keyboard.press("Escape")
     panel.wait_for(state="detached")

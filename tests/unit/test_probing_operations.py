@@ -146,3 +146,23 @@ def test_the_lens_tells_what_each_block_would_say(front_end):
 def test_what_is_asked_wrongly_is_refused(explorer, op, p):
     with pytest.raises(InputError):
         ask(explorer, op, **p)
+
+
+def test_probes_are_those_of_the_engine_on_all_samples_that_were_given(front_end):
+    x = torch.rand(12, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    labels = [0, 1, 2] * 4
+    w = nnviz.explore(Net().eval(), x, target=labels, denormalize=((0.1,), (0.5,)))
+    w.paint(torch.zeros(3, 8, 8))  # one more sample, whose class nobody knows
+    *_, last = ask(w, "probes", sample=None)
+    with nnviz.Engine(w._exploration.engine.model) as engine:
+        expected = engine.linear_probes(x, labels)
+    assert last.meta["layers"] == expected.layers
+    np.testing.assert_allclose(last.arrays["accuracy"], expected.accuracy)
+    np.testing.assert_allclose(last.arrays["fitted"], expected.fitted)
+    assert (last.meta["samples"], last.meta["progress"]) == (12, 1)
+    w.close()
+
+
+def test_probes_need_true_classes(explorer):
+    with pytest.raises(InputError, match="true class"):
+        ask(explorer, "probes")

@@ -6,6 +6,8 @@ import type { Store } from "../state/store";
 import { isCancelled } from "../wire/client";
 import type { Operation, Operations, Reply } from "../wire/types";
 import { Counterfactual } from "./Counterfactual";
+import { shortNames } from "./names";
+import { Probes } from "./Probes";
 import { entropy, largest, softmax } from "./softmax";
 
 export function OutputPanel({ store }: { store: Store }) {
@@ -30,6 +32,7 @@ export function OutputPanel({ store }: { store: Store }) {
       <div class="nn-output-body">
         <Softmax store={store} />
         <Counterfactual store={store} />
+        <Probes store={store} />
         <Lens store={store} />
       </div>
     </section>
@@ -128,10 +131,11 @@ function Lens({ store }: { store: Store }) {
   if (error) return <Words title="Logit lens" text={error} />;
   if (!answer) return <Words title="Logit lens" text="…" />;
   const { layers, names, final, tokens } = answer.meta;
-  const { probabilities, final: rising } = answer.arrays;
+  const { indices, probabilities, final: rising } = answer.arrays;
+  const short = shortNames(layers);
   const count = probabilities.shape[1] ?? 1;
   return (
-    <section class="nn-output-part" data-role="lens">
+    <section class="nn-output-part nn-output-wide" data-role="lens">
       <h4>Logit lens</h4>
       <p class="nn-soft">
         What the end of the network would answer after each block; the bar is how likely it finds{" "}
@@ -157,18 +161,18 @@ function Lens({ store }: { store: Store }) {
           {layers.map((layer, row) => (
             <tr key={layer} data-layer={layer}>
               <th scope="row">
-                <button type="button" onClick={() => store.selectLayer(layer)} title="its maps">
-                  {layer}
+                <button type="button" onClick={() => store.selectLayer(layer)} title={layer}>
+                  {short[row]}
                 </button>
               </th>
               <td class="nn-output-rise">
-                <i style={{ width: `${100 * (rising.data[row] as number)}%` }} />
+                <span>
+                  <i style={{ width: `${100 * (rising.data[row] as number)}%` }} />
+                </span>
               </td>
+              <td class="nn-output-share">{percent(rising.data[row] as number)}</td>
               {names[row]?.map((name, i) => (
-                <td
-                  key={i}
-                  style={{ opacity: 0.45 + 0.55 * (probabilities.data[row * count + i] as number) }}
-                >
+                <td key={i} data-final={indices.data[row * count + i] === final.index || undefined}>
                   {name} <small>{percent(probabilities.data[row * count + i] as number)}</small>
                 </td>
               ))}
