@@ -5,6 +5,7 @@ import { describe, expect, it } from "vitest";
 import { title } from "../src/explain/ExplainCard";
 import { Explaining, FIRST } from "../src/explain/explaining";
 import { byteOf, type FloatMap, grayOf, overlayWords, reachOf, valueAt } from "../src/explain/floatMap";
+import { nameOf } from "../src/explain/JudgeTable";
 import { FIRST_METRICS, Judging } from "../src/explain/judging";
 import { NOTHING_SELECTED, type Run, type Synced } from "../src/state/synced";
 
@@ -62,6 +63,13 @@ describe("names", () => {
       "LIME",
       "integrated gradients",
     ]);
+  });
+
+  it("of rows tell the options that tell maps of one method apart", () => {
+    const key = "integrated_gradients · sample 0 · target 3 · baselines blur · epoch 0";
+    expect(nameOf(key, false)).toBe("integrated gradients · baselines blur");
+    expect(nameOf("saliency · sample 0 · target 3 · epoch 0", false)).toBe("saliency");
+    expect(nameOf("random", true)).toBe("random");
   });
 });
 

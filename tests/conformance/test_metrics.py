@@ -31,6 +31,8 @@ from tests.conformance.test_harmless import Careless, everything
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from nnviz_widget.engine.attribution.result import Attribution
+
 CONTROLS = ["random", "center"]
 
 
@@ -509,8 +511,8 @@ def test_the_controls_are_in_every_table(engine: Engine) -> None:
     assert [row["control"] for row in table.rows] == [False, True, True]
     for row in table.rows:
         for metric in engine.metrics():
-            if metric != "agreement" or row["control"]:
-                assert row[metric] is not None, (row["name"], metric)
+            expected = metric != "completeness" and (metric != "agreement" or row["control"])
+            assert (row[metric] is not None) == expected, (row["name"], metric)
     assert table.rows[2]["pointing_game"] == 1  # the middle lies in the mask
     assert table.rows[1]["mass_accuracy"] == pytest.approx(0.25, abs=0.05)
     text, html = str(table), table._repr_html_()
@@ -604,6 +606,32 @@ def test_tokens_tables_and_series_have_positions_of_their_own() -> None:
             assert len(steps) == positions + 1
             told = {(row["control"], metric): row[metric] for row in table.rows for metric in metrics}
             assert [key for key, value in told.items() if value is None] == [(True, "completeness")]
+
+
+def test_rows_of_one_method_are_named_by_the_options_in_which_they_differ(engine: Engine) -> None:
+    x = pictures(2)
+
+    def paths(**options: Any) -> Attribution:
+        return engine.attribute(x, "integrated_gradients", target=2, **options)
+
+    maps = [
+        engine.attribute(x, "saliency", target=2),
+        paths(n_steps=2),
+        paths(n_steps=2, baselines="mean"),
+        paths(n_steps=2, baselines=torch.zeros_like(x)),
+        paths(n_steps=2, baselines="mean"),
+    ]
+    names = [row["name"] for row in engine.evaluate(maps, "agreement").rows]
+    assert names == [
+        "saliency",
+        "integrated_gradients (baselines=zero)",
+        "integrated_gradients (baselines=mean)",
+        "integrated_gradients (baselines=…)",
+        "integrated_gradients (baselines=mean), 2",
+        *CONTROLS,
+    ]
+    alike = [row["name"] for row in engine.evaluate(maps[:1] * 2, "agreement").rows]
+    assert alike == ["saliency", "saliency, 2", *CONTROLS]
 
 
 def test_what_cannot_be_evaluated_says_so(engine: Engine) -> None:

@@ -105,8 +105,10 @@ export function JudgeTable({ judging }: { judging: Judging }) {
   );
 }
 
-function nameOf(name: string, control: boolean): string {
-  return control ? name : title(name.split(" · ")[0] ?? name);
+/** What a row is called: its method, and the options that its key tells between target and epoch. */
+export function nameOf(key: string, control: boolean): string {
+  const [method = key, ...told] = key.split(" · ");
+  return control ? key : [title(method), ...told.slice(2, -1)].join(" · ");
 }
 
 /** Whether a map is the best of its column; controls are no maps. */

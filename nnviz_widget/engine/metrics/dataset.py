@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nnviz_widget.engine.attribution.registry import method_named
 from nnviz_widget.engine.attribution.result import Attribution
+from nnviz_widget.engine.metrics.evaluating import name_with
 from nnviz_widget.engine.metrics.evaluation import Evaluation, joined
 from nnviz_widget.errors import InputError
 
@@ -116,9 +117,5 @@ def _own(engine: Explaining, name: str, found: Any, inputs: Any, target: Any) ->
 def _name_of(each: Any) -> str:
     if isinstance(each, tuple) and each:
         options = each[1] if len(each) > 1 and isinstance(each[1], dict) else {}
-        told = ", ".join(
-            f"{name}={value if isinstance(value, (str, int, float)) else '…'}"
-            for name, value in options.items()
-        )
-        return f"{each[0]} ({told})" if told else str(each[0])
+        return name_with(str(each[0]), options)
     return str(each) if isinstance(each, str) else str(getattr(each, "__name__", type(each).__name__))

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from nnviz_widget.engine.metrics.registry import MetricInfo
     from nnviz_widget.engine.streaming import Call, Step
 
-__all__ = ["EvaluationStream", "rows_of"]
+__all__ = ["EvaluationStream", "name_with", "rows_of"]
 
 _SIGNS = ("auto", "absolute", "signed")
 #: Whose negative values speak against the target; those of gradients tell of a direction.
@@ -253,13 +253,31 @@ class _Done:
     total: int
 
 
+def name_with(method: str, options: Mapping[str, Any]) -> str:
+    """Return the name of a row: the method, and in brackets the options that tell it from others."""
+    plain = (str, int, float, bool, type(None))
+    told = ", ".join(f"{name}={each if isinstance(each, plain) else '…'}" for name, each in options.items())
+    return f"{method} ({told})" if told else method
+
+
 def _named(found: list[Any]) -> dict[str, Any]:
-    """Name maps after their methods; a second one of a method gets a number."""
+    """Name maps after their methods, several of one method also by the options in which they differ.
+
+    What cannot be told apart so has a number.
+    """
+    methods = [str(getattr(each, "method", f"map {i + 1}")) for i, each in enumerate(found)]
     named: dict[str, Any] = {}
-    for each in found:
-        name = str(getattr(each, "method", f"map {len(named) + 1}"))
-        same = sum(1 for other in named if other == name or other.startswith(f"{name} ("))
-        named[f"{name} ({same + 1})" if same else name] = each
+    for each, method in zip(found, methods, strict=True):
+        same = [other for other, its in zip(found, methods, strict=True) if its == method]
+        options = getattr(each, "options", {})
+        apart = {
+            key: value
+            for key, value in options.items()
+            if any(not _equal(value, other.options.get(key)) for other in same)
+        }
+        name = name_with(method, apart)
+        number = sum(1 for other in named if other == name or other.startswith(f"{name}, ")) + 1
+        named[f"{name}, {number}" if number > 1 else name] = each
     return named
 
 
