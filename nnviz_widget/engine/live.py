@@ -3,7 +3,8 @@
 A full trace keeps everything, for questions nobody has asked yet. Here it is known what is on the screen:
 hooks on the modules that give these values (or are given them) look at each while it is there, and nothing
 else is kept. A value that no module gives or takes, such as the first of two functions called in a row, is
-read by the recorder, which takes longer; so is a model that must not run without it.
+read by the recorder, which takes longer; so is a model that must not run without it. A stroke that changes a
+small part of the last picture is replayed: only what depends on it is computed (``replay.moving``).
 
 What is made of a value is the caller's business, and which thread the engine's.
 """
@@ -12,13 +13,18 @@ from __future__ import annotations
 
 import time
 import weakref
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from nnviz_widget.engine.attribution.targets import scores_of
+from nnviz_widget.engine.interventions import current
 from nnviz_widget.engine.recorder import record
 from nnviz_widget.engine.recording import STATE
+from nnviz_widget.engine.replay.moving import Moving
+from nnviz_widget.engine.replay.plan import UnsafeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -53,6 +59,8 @@ class Glimpse:
         The whole run, with the looks.
     recorded : bool
         Whether the recorder had to run the model, which takes longer.
+    recomputed : float
+        Share of the model's arithmetic that ran, where only what a stroke changed was computed anew.
     """
 
     output: Any
@@ -60,6 +68,7 @@ class Glimpse:
     epoch: int
     seconds: float
     recorded: bool
+    recomputed: float = 1.0
 
 
 class Live:
@@ -75,6 +84,7 @@ class Live:
         self._runs = runs
         self._trace: weakref.ref[Trace] | None = None
         self._places: dict[str, Place | None] = {}
+        self._moving: tuple[tuple[int, int], Moving | None] | None = None
 
     def run(
         self,
@@ -99,20 +109,55 @@ class Live:
             Looked at at every module.
         """
         if self._trace is None or self._trace() is not trace:
-            self._trace, self._places = weakref.ref(trace), {}
+            self._trace, self._places, self._moving = weakref.ref(trace), {}, None
         shapes = tuple((tuple(t.shape), t.dtype) for t in trace.inputs)
+        share = 1.0
 
-        def work(module: nn.Module, _: int) -> tuple[Any, dict[str, Any], bool]:
+        def work(module: nn.Module, epoch: int) -> tuple[Any, dict[str, Any], bool]:
+            nonlocal share
             with self._runs.twin.running():
                 passes = self._runs.passes(module, args, dict(kwargs), shapes, token)
                 places = self._places_of(trace, passes, list(looks)) if passes.plain else None
                 if places is None:
                     return *_recorded(module, args, kwargs, looks, token), True
-                return *_glanced(passes, args, kwargs, looks, places), False
+                moving = self._moved(module, args, kwargs, epoch, token)
+                began = time.perf_counter()
+                frame = moving.frame(_only(args), list(looks), token.check) if moving is not None else None
+                if frame is None or moving is None:
+                    output, seen = _glanced(passes, args, kwargs, looks, places)
+                else:
+                    share = moving.share
+                    output = frame[0]
+                    seen = {name: looks[name](tensor) for name, tensor in frame[1].items()}
+                if moving is not None:
+                    moving.took(time.perf_counter() - began, replayed=frame is not None)
+                return output, seen, False
 
         start = time.perf_counter()
         (output, seen, recorded), epoch, _ = self._runs.twin.steadily(work)
-        return Glimpse(output, seen, epoch, time.perf_counter() - start, recorded)
+        return Glimpse(output, seen, epoch, time.perf_counter() - start, recorded, share)
+
+    def _moved(
+        self,
+        module: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        epoch: int,
+        token: CancelToken,
+    ) -> Moving | None:
+        """Return what runs only what changed since the last frame; None where all of it must be run."""
+        state = (id(module), epoch)
+        if kwargs or current() or _only(args) is None or not _only(args).is_floating_point():
+            return None
+        if self._moving is None or self._moving[0] != state:
+            moving = None
+            with suppress(UnsafeError):
+                task = self._runs.task_of(module, args, kwargs, token, target=scores_of)
+                replayed = self._runs.replays.alone(task)
+                replayed.refuse("input")
+                moving = Moving(replayed)
+            self._moving = (state, moving)
+        return self._moving[1]
 
     def _places_of(self, trace: Trace, passes: Passes, names: list[str]) -> dict[str, Place] | None:
         """Return where each value can be seen from a module's hook; None where one can not."""
@@ -122,6 +167,12 @@ class Live:
             self._places |= dict.fromkeys(fresh) | _confirmed(trace, passes, found)
         places = {name: place for name in names if (place := self._places[name]) is not None}
         return places if len(places) == len(names) else None
+
+
+def _only(args: tuple[Any, ...]) -> Any:
+    """Return the one tensor of one sample that the model is given; None where there is more, or less."""
+    one = args[0] if len(args) == 1 else None
+    return one if isinstance(one, torch.Tensor) and one.dim() > 1 and len(one) == 1 else None
 
 
 def _find_places(trace: Trace, names: list[str]) -> dict[str, Place]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from nnviz_widget.engine.recorder import record
 from nnviz_widget.engine.replay.plan import Plan, plan_of
 from nnviz_widget.engine.replay.run import Replay
+from tests import models
 from tests.random_networks import RandomNetwork
 
 if TYPE_CHECKING:
@@ -95,3 +97,49 @@ def test_any_box_of_any_network_gives_what_the_whole_network_gives(
         output, _ = replay.run(rows, {ref: lambda _: instead})
         assert_same(output, whole(network, x[rows], {path: instead}))
     assert_same(replay.output(), whole(network, x))  # nothing of the unchanged run was written to
+
+
+@settings(max_examples=60, suppress_health_check=list(HealthCheck), deadline=None)
+@given(question=questions(), data=st.data())
+def test_a_run_that_follows_strokes_is_that_of_the_last_picture(
+    question: tuple[RandomNetwork, Tensor, Tensor, list[int]], data: st.DataObject
+) -> None:
+    network, x, changed, _ = question
+    picture = x[:1].clone()
+    given_before = picture.clone()
+    replay = replay_of(network, picture)
+    seed = replay.plan.inputs[0]
+    goals = [replay.plan.refs[f"steps.{i}"] for i in range(len(network.steps))]
+    shown = picture
+    for row in changed:
+        shown = torch.where(data.draw(st.booleans()) & (row != x[0]), row, shown[0])[None]
+        replay.advance(seed, shown, goals if data.draw(st.booleans()) else goals[:1])
+        assert_same(replay.output(), whole(network, shown))
+    fresh = replay_of(network, shown)
+    for goal in goals:
+        assert_same(replay.base(goal), fresh.base(goal))
+    assert torch.equal(picture, given_before)
+
+
+def test_a_stroke_that_is_called_off_leaves_the_frame_before() -> None:
+    model = models.vision("resnet18")
+    x = models.image(1, 64)
+    replay = replay_of(model, x)
+    seed = replay.plan.inputs[0]
+    painted = x.clone()
+    painted[..., 20:30, 20:30] = 0
+    replay.advance(seed, painted, [])
+    after, again = painted.clone(), painted.clone()
+    after[..., 40:44, 40:44] = 1
+    again[..., 2:9, 2:9] = 1
+    calls = iter(range(100))
+
+    def check() -> None:
+        if next(calls) == 12:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        replay.advance(seed, after, [], check)
+    assert_same(replay.output(), whole(model, painted))
+    replay.advance(seed, again, [])
+    assert_same(replay.output(), whole(model, again))

@@ -72,6 +72,8 @@ class Flow:
         self._check = check
         #: Values that the caller gave: never written into.
         self._given: set[Ref] = set()
+        #: Everything that was made, where it is asked for.
+        self._found: dict[Ref, Patch | Tensor] | None = None
 
     def run(self, edits: Mapping[Ref, Edit]) -> None:
         """Let the changed values through."""
@@ -90,9 +92,18 @@ class Flow:
             for port in range(len(op.outputs)):
                 if Ref(index, port) in edits:
                     self._edit(Ref(index, port), edits[Ref(index, port)])
+            if self._found is not None:
+                for port in range(len(op.outputs)):
+                    self._note(Ref(index, port))
             for ref in self._route.done[index]:
                 self.patches.pop(ref, None)
                 self.wholes.pop(ref, None)
+
+    def follow(self, seed: Ref, value: Tensor) -> dict[Ref, Patch | Tensor]:
+        """Let one changed value through; returns every value that changed, as it was made."""
+        self._found = {}
+        self.run({seed: lambda _: value})
+        return self._found
 
     def base(self, ref: Ref) -> Tensor:
         """Return a value of the unchanged run, with a row for each sample, or one for all."""
@@ -151,6 +162,12 @@ class Flow:
         return apply(op, args, kwargs, inplace=mine and first not in self._given)
 
     # -- inside ---------------------------------------------------------------------------------------------
+
+    def _note(self, ref: Ref) -> None:
+        """Hold on to a value that was made; nobody writes into it any more."""
+        assert self._found is not None
+        self._found[ref] = self.patches[ref] if ref in self.patches else self.wholes[ref]
+        self._given.add(ref)
 
     def _edit(self, ref: Ref, edit: Edit) -> None:
         changed = edit(self.whole(ref))

@@ -110,6 +110,14 @@ class Replays:
         self._last = (self._state(task, key), task.inputs, replayed)
         return replayed
 
+    def alone(self, task: Task) -> Replayed:
+        """Return a replay that nobody else is given, as `of` does."""
+        known, self._last = self._last, None
+        try:
+            return self.of(task)
+        finally:
+            self._last = known
+
     def refuse(self, task: Task, why: str = _DIFFERS) -> None:
         """Run this model in full from here on."""
         self._last = None
@@ -226,6 +234,11 @@ class Replayed:
         with torch.no_grad(), within(()), task.uncounted():
             if not matches(self.replay.output(), task.output()):
                 raise UnsafeError(_DIFFERS)
+
+    @property
+    def seed(self) -> Ref:
+        """The (first) value that is explained."""
+        return self._seeds[0]
 
     @staticmethod
     def _site(plan: Plan, site: str) -> Ref:

@@ -12,12 +12,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from nnviz_widget.engine.activations import storage_key
 from nnviz_widget.engine.recording import STATE, Ref, tensors_of
 from nnviz_widget.engine.replay import local_moves, local_sets, local_windows  # noqa: F401  they register
 from nnviz_widget.engine.replay.flow import Flow, apply
+from nnviz_widget.engine.replay.patches import Patch, lay
 from nnviz_widget.engine.replay.plan import Plan, UnsafeError, filled
 
 if TYPE_CHECKING:
@@ -101,6 +104,7 @@ class Replay:
         self._kept: dict[Ref, Tensor] = {}
         self._routes: dict[tuple[Any, ...], Route] = {}
         self._memory: dict[object, Any] = {}
+        self._following: tuple[frozenset[Ref], tuple[Ref, ...]] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -206,6 +210,58 @@ class Replay:
         self.whole_flops += sum(self.plan.flops) * len(rows)
         self.last_operations, self.local = flow.operations, flow.local
         return (None if wanted else _with(self.plan.output, values)), values if wanted else []
+
+    def advance(
+        self, seed: Ref, value: Tensor, goals: Sequence[Ref], check: Callable[[], None] = lambda: None
+    ) -> None:
+        """Let one value be another in the unchanged run from here on; of a single sample.
+
+        Parameters
+        ----------
+        seed : Ref
+            What changes.
+        value : Tensor
+            What it is from here on, ``[1, ...]``; not to be written into by anybody.
+        goals : sequence of Ref
+            The values that are kept up to date, beside the outputs; all others are forgotten.
+        check : callable
+            Raises where the work is no longer wanted.
+        """
+        key = (frozenset([seed]), (*self.plan.outputs, *goals))
+        if key != self._following:
+            route = self._route(*key)
+            needed = set(route.needed)
+            kept = {ref: tensor for ref, tensor in self._kept.items() if ref in needed}
+            own = {storage_key(tensor) for tensor in (*self._given.values(), *self._states())}
+            # Views of what is not ours are copied before anything is written.
+            self._kept = {ref: t.clone() if storage_key(t) in own else t for ref, t in kept.items()}
+            self._following = key
+        with torch.no_grad():
+            flow = Flow(self, [0], self._route(*key), check)
+            changes = flow.follow(seed, value)
+        self._given[seed] = value
+        for ref, change in changes.items():
+            if ref in self._kept:
+                if isinstance(change, Patch):
+                    lay(self._kept[ref], change.axes, np.zeros_like(change.starts), change)
+                else:
+                    mine = storage_key(change) != storage_key(value)
+                    self._kept[ref] = change if mine else change.clone()
+        self.flops += flow.flops
+        self.whole_flops += sum(self.plan.flops)
+        self.last_operations, self.local = flow.operations, flow.local
+
+    def begin(self, seed: Ref, value: Tensor) -> None:
+        """Let one value be another, and compute all that is kept anew."""
+        self._given[seed] = value
+        wanted = list(self._kept)
+        self._kept = {}
+        self._kept = self._computed(wanted)
+
+    def _states(self) -> list[Tensor]:
+        return [self._lookup(op.name) for op in self.plan.ops if op.kind in STATE] + [
+            op.value for op in self.plan.ops if op.value is not None
+        ]
 
     def _route(self, seeds: frozenset[Ref], goals: tuple[Ref, ...]) -> Route:
         key = (seeds, goals)
