@@ -338,6 +338,8 @@ def _equal(one: Any, other: Any) -> bool:
     if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
         return len(one) == len(other) and all(map(_equal, one, other))
     if isinstance(one, Tensor) or isinstance(other, Tensor):
+        if not all(isinstance(each, (Tensor, np.ndarray, int, float, list, tuple)) for each in (one, other)):
+            return False
         a, b = torch.as_tensor(one), torch.as_tensor(other)
         return a.shape == b.shape and a.device == b.device and torch.equal(a, b)
     return one is other or bool(one == other)
