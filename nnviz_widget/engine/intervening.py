@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nnviz_widget.engine.admission import prepared
 from nnviz_widget.engine.attribution.asking import arguments, literal
 from nnviz_widget.engine.interventions import KINDS, Intervention, Place, current, likely_axis, within
-from nnviz_widget.engine.sites import HEADS, heads_of
+from nnviz_widget.engine.sites import HEADS, heads_of, module_of
 from nnviz_widget.engine.trace import Trace
 from nnviz_widget.errors import InputError, UnknownLayerError, UnknownNameError, nearest
 
@@ -74,7 +74,7 @@ class Intervening:
         Parameters
         ----------
         layer : str or nn.Module
-            Dotted path, node id of a module, or module; ``path@1`` is the second use of a module.
+            Dotted path, node id of a traced graph, or module; ``path@1`` is the second use of a module.
         kind : str
             ``"ablate"`` (zero, or with ``value="mean"`` the channel's mean over samples and positions),
             ``"scale"`` (by ``factor``), ``"clamp"`` (between ``low`` and ``high``, or one of them),
@@ -102,7 +102,8 @@ class Intervening:
         Raises
         ------
         UnknownLayerError
-            No such module; operations of a forward cannot be changed.
+            No such module. Of the operations of a forward only those can be changed that give what a module
+            gives; the error says what to do for others.
         InputError
             A part or an option that there is not, that is missing, or that does not fit. What lies outside
             an activation is found when the layer runs.
@@ -310,12 +311,14 @@ class Intervening:
             if found is None:
                 raise UnknownLayerError(f"This {type(layer).__name__} is not a part of the model.")
             layer = found
-        path, _, call = str(layer).partition("@")
         modules = self._modules()
+        for trace in list(self._traces) if "/" in str(layer) else ():
+            layer = module_of(trace, str(layer)) or layer
+        path, _, call = str(layer).partition("@")
         if path not in modules or not path or (call and not call.isdigit()):
             raise UnknownLayerError(
                 f"There is no module {layer!r} in the model.{nearest(path, modules)}",
-                hint="This needs a module; operations of a forward, and the output, have none.",
+                hint="This needs a module; the output has none.",
             )
         if heads:
             heads_of(modules, path)

@@ -20,12 +20,25 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from nnviz_widget.engine.recording import tensors_of
-from nnviz_widget.errors import InputError, NNVizError
+from nnviz_widget.errors import InputError, NNVizError, UnknownLayerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["HEADS", "Edit", "Heads", "Swap", "Visit", "first_tensor", "hang", "heads_of", "replace_first"]
+    from nnviz_widget.engine.trace import Trace
+
+__all__ = [
+    "HEADS",
+    "Edit",
+    "Heads",
+    "Swap",
+    "Visit",
+    "first_tensor",
+    "hang",
+    "heads_of",
+    "module_of",
+    "replace_first",
+]
 
 HEADS = "#heads"
 
@@ -202,6 +215,32 @@ def _count(modules: Mapping[str, nn.Module], paths: list[str]) -> int:
                 if type(count) is int and count > 0:
                     return count
     return 0
+
+
+def module_of(trace: Trace, operation: str) -> str | None:
+    """Return the module call that gives just what an operation of a forward gives; None for what is none.
+
+    Raises
+    ------
+    UnknownLayerError
+        No module gives it.
+    """
+    graph, ref = trace.graph, trace.refs.get(operation)
+    node = next((one for one in graph.nodes if one.id == operation and one.kind == "op"), None)
+    if node is None or ref is None:
+        return None
+    takers = {edge.target for edge in graph.edges if edge.source == operation}
+    whole = [one.id for one in graph.groups if one.path and trace.refs.get(one.id) == ref]
+    # What a part of the module reads as well would not be changed with what the module gives.
+    if whole and not any(taker.startswith((f"{one}.", f"{one}/")) for one in whole for taker in takers):
+        return max(whole, key=len)
+    near = [one.id for one in graph.nodes if one.id in takers and one.kind == "module"]
+    near += [node.parent] if node.parent else []
+    raise UnknownLayerError(
+        f"{operation!r} is an operation of a forward; only what modules give can be changed.",
+        hint=(f"Change {' or '.join(map(repr, near))}, or make it" if near else "Make it")
+        + " a module of its own: self.step = nn.Identity(), and x = self.step(x) behind it.",
+    )
 
 
 def first_tensor(output: Any, where: str) -> Tensor:

@@ -404,3 +404,38 @@ def test_the_python_of_an_intervention_makes_it_again(engine):
 def test_what_does_not_fit_is_said_at_once(engine, args, options, error, words):
     with pytest.raises(error, match=words):
         engine.intervene(*args, **options)
+
+
+class Sums(nn.Module):
+    """Two branches that a function adds: the sum is what the module gives, or goes on inside of it."""
+
+    def __init__(self, *, after: bool) -> None:
+        super().__init__()
+        self.one, self.two, self.last = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+        self.after = after
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.one(x) + self.two(x)
+        return self.last(y) + y if self.after else y
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_an_operation_is_changed_where_a_module_gives_what_it_gives(after):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 4), Sums(after=after), Sums(after=after), nn.Linear(4, 2)).eval()
+    x = torch.randn(3, 4)
+    with Engine(model) as engine:
+        trace = engine.trace(x)
+        sums = [node.id for node in trace.graph.nodes if node.op == "add" and node.parent == "1"]
+        with engine.intervene(sums[-1], "scale", factor=3.0, channel=1) as made:
+            found = engine.output(x)
+        assert str(made).startswith('engine.intervene("1", "scale"')
+
+        def three(out):
+            out[:, 1] *= 3
+            return out
+
+        torch.testing.assert_close(found, hooked(model, {"1": three}, x), **CLOSE)
+        if after:
+            with pytest.raises(UnknownLayerError, match=r"'1\.last' or '1', or make it a module"):
+                engine.intervene(sums[0], "ablate")
