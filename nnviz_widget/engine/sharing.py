@@ -9,6 +9,7 @@ of the original are made again over its copy. What follows the original afterwar
 from __future__ import annotations
 
 import copy
+import copyreg
 import types
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,12 @@ _BIG_ARRAY_BYTES = 1 << 20
 _DEEPEST_CONTAINER = 4
 #: A module holds a dozen of them, mostly empty; to `deepcopy` they cost more than the rest of a small module.
 _PLAIN = frozenset({dict, OrderedDict, set, list})
+#: What `deepcopy` gives back as it is.
+_ATOMS = frozenset(
+    {int, float, bool, complex, str, bytes, type(None), type, range, type(...)}
+    | {types.FunctionType, types.BuiltinFunctionType}
+)
+_NEW = object().__reduce_ex__(4)[0]  # makes an object without calling `__init__`
 _ATTEMPTS = 3  # the user's own thread may be changing the dicts that are being copied
 
 
@@ -80,8 +87,8 @@ def _all_modules(model: nn.Module) -> dict[int, nn.Module]:
         if id(module) not in found:
             found[id(module)] = module
             waiting += [part for part in module._modules.values() if part is not None]
-            for value in list(module.__dict__.values()):
-                if isinstance(value, (list, tuple)) or type(value) is dict:
+            for name, value in list(module.__dict__.items()):
+                if (isinstance(value, (list, tuple)) or type(value) is dict) and value and name != "_modules":
                     waiting += _instances_in(value, nn.Module)
     return found
 
@@ -114,9 +121,10 @@ def copy_modules(
         if isinstance(module, torch.jit.ScriptModule):
             raise CannotShareError(f"{type(module).__name__} is compiled by TorchScript")
     for attempt in range(_ATTEMPTS):
-        memo = _prefilled(_all_modules(model), make)
+        modules = _all_modules(model)
+        memo = _prefilled(modules, make)
         try:
-            twin = _copy(model, memo, make)
+            twin = _copy(model, modules, memo, make)
             break
         except RuntimeError as error:
             if "during iteration" not in str(error) or attempt == _ATTEMPTS - 1:
@@ -124,7 +132,7 @@ def copy_modules(
         except Exception as error:
             raise CannotShareError(f"it cannot be copied ({error})") from error
     met = {id(part): part for part in memo.get(id(memo), ()) if isinstance(part, nn.Module)}
-    met |= _all_modules(model)
+    met |= modules
     pairs = [(part, memo[id(part)]) for part in met.values() if _compiled(part) is None and id(part) in memo]
     _check(model, twin, make)
     for _, part in pairs:
@@ -156,8 +164,11 @@ def _prefilled(modules: dict[int, nn.Module], make: Callable[[Tensor], Tensor]) 
     memo: dict[int, Any] = {}
     for module in modules.values():
         for name, value in list(module.__dict__.items()):
-            if type(value) in _PLAIN and not value:
-                memo[id(value)] = type(value)()
+            kind = type(value)
+            if kind in _ATOMS:
+                continue
+            if kind in _PLAIN and not value:
+                memo[id(value)] = kind()
             elif name != "_modules":
                 for tensor in tensors_in(value):
                     if id(tensor) not in memo:
@@ -182,14 +193,17 @@ class _Make(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _copy(model: nn.Module, memo: dict[int, Any], make: Callable[[Tensor], Tensor]) -> nn.Module:
+def _copy(
+    model: nn.Module, modules: dict[int, nn.Module], memo: dict[int, Any], make: Callable[[Tensor], Tensor]
+) -> nn.Module:
     # The innermost first: a compiled part is replaced by a copy of what was compiled.
-    compiled = [part for part in model.modules() if _compiled(part) is not None]
+    compiled = [part for part in parts_of(model) if _compiled(part) is not None]
     start = dict(memo)
     with _Make(make):
         try:
             for part in reversed(compiled):
                 memo[id(part)] = copy.deepcopy(_compiled(part), memo)
+            _copy_ordinary(modules, memo)
             return copy.deepcopy(model, memo)
         except RuntimeError as error:
             if "during iteration" in str(error):
@@ -198,7 +212,6 @@ def _copy(model: nn.Module, memo: dict[int, Any], make: Callable[[Tensor], Tenso
             pass
         memo.clear()
         memo.update(start)
-        modules = _all_modules(model)
         for part in modules.values():
             for name, value in list(part.__dict__.items()):
                 if name != "_modules":
@@ -206,6 +219,36 @@ def _copy(model: nn.Module, memo: dict[int, Any], make: Callable[[Tensor], Tenso
         for part in reversed(compiled):
             memo[id(part)] = copy.deepcopy(_compiled(part), memo)
         return copy.deepcopy(model, memo)
+
+
+def _copy_ordinary(modules: dict[int, nn.Module], memo: dict[int, Any]) -> None:
+    """Do what `deepcopy` does, in a fraction of its time, for modules that it copies by their attributes."""
+    # From the leaves up: then no part is copied inside another one, however deep the tree.
+    for part in reversed(list(modules.values())):
+        kind = type(part)
+        if id(part) in memo or hasattr(kind, "__deepcopy__") or kind in copyreg.dispatch_table:
+            continue
+        reduced = part.__reduce_ex__(4)
+        make, args, state, *more = reduced if isinstance(reduced, tuple) else (None, None, None)
+        if make is _NEW and args == (kind,) and type(state) is dict and not any(more):
+            made: Any = kind.__new__(kind)
+            memo[id(part)] = made
+            made.__setstate__({name: _copied(value, memo) for name, value in state.items()})
+
+
+def _copied(value: Any, memo: dict[int, Any]) -> Any:
+    kind = type(value)
+    if kind in _ATOMS:
+        return value
+    if id(value) in memo:
+        return memo[id(value)]
+    if kind is dict:
+        made = memo[id(value)] = {}
+        memo.setdefault(id(memo), []).append(value)  # what is known by its id must live
+        for key, part in value.items():
+            made[_copied(key, memo)] = _copied(part, memo)
+        return made
+    return copy.deepcopy(value, memo)
 
 
 def _share_what_refuses(
