@@ -40,6 +40,7 @@ __all__ = ["COMPARING", "Contrast", "choose", "whole"]
 
 _MOST_SAMPLES = 64  # in one comparison over samples
 _SHOWN = 6  # classes
+_LONGEST = 1024  # side of a matrix of tokens, or of a vector
 _FEWEST = 4  # positions by which channels are told apart
 
 Key = tuple[Any, ...]
@@ -338,7 +339,7 @@ def _compare_maps(exploration: Exploration, question: Question) -> Reply:
     for name, stack in shown.items():
         if stack is None:
             continue
-        drawn = tiles(stack[None], max_side=max_side, axis=1)
+        drawn = tiles(stack[None], max_side=max_side if plates.kind == "maps" else _LONGEST, axis=1)
         arrays |= {name: drawn.values, f"low_{name}": drawn.low, f"high_{name}": drawn.high}
         if name == "d":
             arrays["strength"] = drawn.strength

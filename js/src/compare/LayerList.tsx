@@ -132,7 +132,7 @@ function Line({ row, found, measure, chosen, onChoose }: LineProps) {
       data-layer={row.id}
       data-value={Number.isFinite(value) ? value : ""}
       data-only={row.only ?? undefined}
-      data-deep={path !== ""}
+      data-deep={path.length > 1}
       data-by={pair?.[2]}
       title={[title, note].filter(Boolean).join("\n")}
       onClick={() => row.only !== "B" && onChoose()}
