@@ -196,6 +196,17 @@ def laid(whole: Tensor, rows: Sequence[int], patch: Patch) -> Tensor:
 
 def _copy(source: _Corners, target: _Corners, axes: Sequence[int], sizes: NDArray[np.int64]) -> None:
     """Copy a box from a row of one tensor to a row of another, for each pair of rows."""
+    if len(sizes) == 1:  # one variant: nothing to look up
+        there, here = target.tensor[target.rows[0]], source.tensor[source.rows[0]]
+        parts = zip(
+            axes, target.begins[0].tolist(), source.begins[0].tolist(), sizes[0].tolist(), strict=True
+        )
+        for axis, to, of, n in parts:
+            if n <= 0:
+                return
+            there, here = there.narrow(axis - 1, to, n), here.narrow(axis - 1, of, n)
+        there.copy_(here)
+        return
     shape = list(target.tensor.shape[1:])
     far, near = source.tensor.stride()[1:], target.tensor.stride()[1:]
     for begin, place, size in zip(source.offsets(axes), target.offsets(axes), sizes.tolist(), strict=True):

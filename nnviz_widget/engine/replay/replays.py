@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from nnviz_widget.engine.recording import Ref
     from nnviz_widget.engine.sites import Edit
 
-__all__ = ["Ledger", "Recomputed", "Replayed", "Replays"]
+__all__ = ["UNFORESEEN", "Ledger", "Recomputed", "Replayed", "Replays"]
 
 _DIFFERS = "the replay did not give what the model gives"
 _FASTER = "running all of it is as fast here"
 #: What a plan may fail with that was read off two runs: a shape that fits no other number of rows, mostly.
-_UNFORESEEN = (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError, KeyError)
+UNFORESEEN = (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError, KeyError)
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,16 @@ class Replays:
         self._plans: weakref.WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], Plan | str]]
         self._plans = weakref.WeakKeyDictionary()
         self._last: tuple[tuple[Any, ...], tuple[Tensor, ...], Replayed] | None = None
+        self._asked: tuple[tuple[Any, ...], tuple[Tensor, ...]] | None = None
+
+    def again(self, task: Task) -> bool:
+        """Whether these samples were asked about before: then their unchanged run is worth having."""
+        state = self._state(task, self._key(task))
+        tensors = (*task.inputs, *task.context)
+        asked, self._asked = self._asked, (state, tensors)
+        if self._ready(task, state[1]) is not None:
+            return True
+        return asked is not None and asked[0] == state and _equal(asked[1], tensors)
 
     def known(self, task: Task) -> bool:
         """Whether asking about this task costs no run."""
@@ -104,7 +114,7 @@ class Replays:
             raise UnsafeError(plan)
         try:
             replayed = Replayed(plan, task, self._budget())
-        except (UnsafeError, *_UNFORESEEN) as error:
+        except (UnsafeError, *UNFORESEEN) as error:
             plans[key] = str(error) if isinstance(error, UnsafeError) else _DIFFERS
             raise UnsafeError(str(plans[key])) from error
         self._last = (self._state(task, key), task.inputs, replayed)
@@ -125,7 +135,7 @@ class Replays:
 
     def clear(self) -> None:
         """Let go of all memory."""
-        self._last = None
+        self._last = self._asked = None
         self._plans.clear()
 
     def _key(self, task: Task) -> tuple[Any, ...]:
@@ -141,8 +151,12 @@ class Replays:
         state, inputs, replayed = self._last
         if state != self._state(task, key):
             return None
-        pairs = zip((*inputs, *replayed.context), (*task.inputs, *task.context), strict=True)
-        return replayed if all(a is b or torch.equal(a, b) for a, b in pairs) else None
+        same = _equal((*inputs, *replayed.context), (*task.inputs, *task.context))
+        return replayed if same else None
+
+
+def _equal(some: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> bool:
+    return all(a is b or torch.equal(a, b) for a, b in zip(some, others, strict=True))
 
 
 def _planned(task: Task) -> Plan | str:
@@ -295,6 +309,10 @@ class Replayed:
         wanted = [self._site(self._plan, unit)] if unit else []
         output, values = self.replay.run(rows.tolist(), edits, wanted, check=check)
         return values[0] if unit else output
+
+    def output(self, check: Callable[[], None] = lambda: None) -> Any:
+        """Return what the model gives for the samples, with the interventions in force."""
+        return self.replay.run(range(self.replay.samples), self._interventions(), check=check)[0]
 
     def _changed(self, node: str) -> set[Ref]:
         seeds = self._seeds if node == "input" else (self._site(self._plan, node),)

@@ -47,14 +47,14 @@ class Route:
         Values that they give.
     done : dict of int to list of Ref
         Values that are read for the last time by each operation.
-    needed : list of Ref
-        Values of the unchanged run that are read on the way.
+    read : set of Ref
+        Values whose unchanged ones may be read on the way; of what varies, too, around each box.
     """
 
     order: list[int]
     made: set[Ref]
     done: dict[int, list[Ref]]
-    needed: list[Ref]
+    read: set[Ref]
 
 
 class Replay:
@@ -104,12 +104,14 @@ class Replay:
         self._kept: dict[Ref, Tensor] = {}
         self._routes: dict[tuple[Any, ...], Route] = {}
         self._memory: dict[object, Any] = {}
+        #: Storages of inputs, weights and constants, once the run follows changes: never written into.
+        self._foreign: set[int] = set()
         self._following: tuple[frozenset[Ref], tuple[Ref, ...]] | None = None
 
     @property
     def nbytes(self) -> int:
         """Bytes of activations that are kept."""
-        return sum(value.numel() * value.element_size() for value in self._kept.values())
+        return sum(_bytes(value) for value in self._kept.values())
 
     # -- the unchanged run ----------------------------------------------------------------------------------
 
@@ -122,14 +124,27 @@ class Replay:
             return self._given[ref]
         if op.value is not None:
             return op.value
-        found = self._kept.get(ref)
-        return found if found is not None else self._computed([ref])[ref]
+        if ref not in self._kept:
+            return self._held(ref, self._computed([ref])[ref])
+        return self._kept[ref]
 
     def output(self) -> Any:
         """Return what the model gives for the unchanged samples."""
-        wanted = [ref for ref in self.plan.outputs if ref not in self._kept]
-        self._kept |= self._computed(wanted)
         return _with(self.plan.output, [self.base(ref) for ref in self.plan.outputs])
+
+    def _held(self, ref: Ref, value: Tensor) -> Tensor:
+        """Keep a value within the budget; the largest go first, which lie near the inputs and are cheap."""
+        if storage_key(value) in self._foreign:
+            value = value.clone()  # before anything is written into it
+        size = _bytes(value)
+        excess = self.nbytes + size - self._budget
+        for other in sorted(self._kept, key=lambda ref: _bytes(self._kept[ref]), reverse=True):
+            if excess <= 0 or _bytes(self._kept[other]) <= size:
+                break
+            excess -= _bytes(self._kept.pop(other))
+        if excess <= 0:
+            self._kept[ref] = value
+        return value
 
     def _known(self, ref: Ref) -> bool:
         op = self.plan.ops[ref.op]
@@ -230,22 +245,23 @@ class Replay:
         key = (frozenset([seed]), (*self.plan.outputs, *goals))
         if key != self._following:
             route = self._route(*key)
-            needed = set(route.needed)
-            kept = {ref: tensor for ref, tensor in self._kept.items() if ref in needed}
-            own = {storage_key(tensor) for tensor in (*self._given.values(), *self._states())}
-            # Views of what is not ours are copied before anything is written.
-            self._kept = {ref: t.clone() if storage_key(t) in own else t for ref, t in kept.items()}
-            self._following = key
+            kept = {ref: tensor for ref, tensor in self._kept.items() if ref in route.read}
+            self._foreign |= {storage_key(tensor) for tensor in self._states()}
+            self._following, self._kept = key, {}
+            for ref, tensor in kept.items():
+                self._held(ref, tensor)
+        self._foreign |= {storage_key(value), *(storage_key(tensor) for tensor in self._given.values())}
         with torch.no_grad():
             flow = Flow(self, [0], self._route(*key), check)
             changes = flow.follow(seed, value)
+        self._foreign.discard(storage_key(self._given[seed]))
         self._given[seed] = value
         for ref, change in changes.items():
             if ref in self._kept:
                 if isinstance(change, Patch):
                     lay(self._kept[ref], change.axes, np.zeros_like(change.starts), change)
                 else:
-                    mine = storage_key(change) != storage_key(value)
+                    mine = storage_key(change) not in self._foreign
                     self._kept[ref] = change if mine else change.clone()
         self.flops += flow.flops
         self.whole_flops += sum(self.plan.flops)
@@ -268,7 +284,6 @@ class Replay:
         if key not in self._routes:
             self.plan.refuse(seeds, one=self.samples == 1)
             self._routes[key] = self._new_route(seeds, goals)
-            self._keep(self._routes[key].needed)
         return self._routes[key]
 
     def _new_route(self, seeds: frozenset[Ref], goals: tuple[Ref, ...]) -> Route:
@@ -288,29 +303,12 @@ class Replay:
         for ref, index in last.items():
             if ref not in goals:
                 done[index].append(ref)
-        read = [ref for index in order for ref in ops[index].inputs]
-        # Of what varies, too, the unchanged value is around each box.
-        needed = list(dict.fromkeys([*seeds, *read, *goals]))
-        return Route(order, made, done, [ref for ref in needed if ops[ref.op].kind not in STATE])
+        read = {ref for index in order for ref in ops[index].inputs}
+        return Route(order, made, done, {*seeds, *read, *goals})
 
-    def _keep(self, needed: Sequence[Ref]) -> None:
-        """Compute and keep values of the unchanged run, the smallest first, as many as the budget allows."""
 
-        def size(ref: Ref) -> int:
-            shape, width = self.plan.shape(ref, self.samples), self.plan.ops[ref.op].outputs[ref.port].dtype
-            elements = 1
-            for side in shape:
-                elements *= side
-            return elements * (width.itemsize if width is not None else 1)
-
-        left = self._budget - self.nbytes
-        chosen: list[Ref] = []
-        for ref in sorted((ref for ref in needed if not self._known(ref)), key=size):
-            left -= size(ref)
-            if left < 0:
-                break
-            chosen.append(ref)
-        self._kept |= self._computed(chosen)
+def _bytes(value: Tensor) -> int:
+    return value.numel() * value.element_size()
 
 
 def matches(found: Any, expected: Any) -> bool:
