@@ -223,7 +223,7 @@ class Comparison:
         return partners(first, second)
 
     def __str__(self) -> str:
-        rows = [pair for pair in self.layers if pair.measured]
+        rows = [pair for pair in self.layers or self.pairs if pair.measured]
         width = max([len(_named(pair)) for pair in rows[:_ROWS]], default=5)
         lines = [f"{'layer':<{width}}  {'CKA':>6}  {'differs':>8}  {'corr.':>6}"]
         lines += [
@@ -237,7 +237,7 @@ class Comparison:
                 more = ", ..." if len(names) > 5 else ""
                 lines.append(f"only in {side}: {', '.join(names[:5])}{more}")
         changed = self.changed
-        if changed is not None:
+        if changed is not None and len(changed):
             lines.append(f"{int(changed.sum())} of {len(changed)} predictions changed")
         return "\n".join(lines)
 
