@@ -11,7 +11,7 @@ import type { Direction, DrawnBox, Segment } from "./layout";
 import { beside, type Lit, light, neighbours, type Side } from "./near";
 import { openAtFirst, outOfFolds, withOnlyChildren } from "./opening";
 import { Picture } from "./picture";
-import { read } from "./reading";
+import { readSlowly } from "./reading";
 import { countInside, findIds } from "./search";
 import { cardsInSight, goesOn, whereFailed } from "./steady";
 import { centred, close, home, inSight, type Size, scaled, type Viewport, whole } from "./viewport";
@@ -128,13 +128,14 @@ export class GraphController extends Picture {
       this.take(graph);
       return;
     }
+    const reading = readSlowly(graph);
     const steps = [
-      () => void read(graph),
+      () => reading.next().done !== true,
       () => void buildHierarchy(graph).root.children,
       () => this.take(graph),
     ];
     const next = () => {
-      steps.shift()?.();
+      if (!steps[0]?.()) steps.shift();
       if (steps.length > 0) this.coming = setTimeout(next);
     };
     this.coming = setTimeout(next);

@@ -39,33 +39,38 @@ export interface Reading extends Wiring {
   failed: ReadonlySet<string>;
   /** The node that makes the code of an autoencoder. */
   bottleneck: string | null;
+  /** For each node a number, the same for those that do the same: apart from what an operation is told. */
+  alike(): Int32Array;
 }
 
 const readings = new WeakMap<Graph, Reading>();
 
 export function read(graph: Graph): Reading {
-  const known = readings.get(graph);
-  if (known) return known;
-  const fresh = readAll(graph);
-  readings.set(graph, fresh);
-  return fresh;
+  const steps = readSlowly(graph);
+  for (let step = steps.next(); ; step = steps.next()) if (step.done) return step.value;
 }
 
-function readAll(graph: Graph): Reading {
+/** The same in several steps: of 10,000 nodes all at once keep a page busy for longer than it should be. */
+export function* readSlowly(graph: Graph): Generator<void, Reading> {
+  const known = readings.get(graph);
+  if (known) return known;
   const index = new Map<string, number>();
   graph.nodes.forEach((node, at) => {
     index.set(node.id, at);
   });
   const groups = new Map(graph.groups.map((group) => [group.id, group]));
   const tree = readTree(graph, index, groups);
+  yield;
   const wiring = readWiring(graph, index);
   const side = plumbingOf(graph, wiring);
   const plumbing = new Int32Array(tree.order.length + 1);
   tree.order.forEach((node, at) => {
     plumbing[at + 1] = (plumbing[at] as number) + (side[node] as number);
   });
+  yield;
   const idOf = (node: number) => (graph.nodes[node] as GraphNode).id;
-  return {
+  let words: Int32Array | undefined;
+  const fresh: Reading = {
     graph,
     ...wiring,
     order: tree.order,
@@ -83,7 +88,26 @@ function readAll(graph: Graph): Reading {
       return at === undefined ? (tree.spans.get(id) ?? [0, 0]) : [at, at + 1];
     },
     idsIn: ([from, to]) => Array.from(tree.order.subarray(from, to), idOf),
+    alike() {
+      words ??= wordsOf(graph);
+      return words;
+    },
   };
+  yield;
+  fresh.alike();
+  readings.set(graph, fresh);
+  return fresh;
+}
+
+function wordsOf({ nodes }: Graph): Int32Array {
+  const known = new Map<string, number>();
+  return Int32Array.from(nodes, ({ kind, path, op, status, output_shapes }) => {
+    // What an operation is told may be the time: x[:, 3].
+    const word = `${kind === "module" ? path : ""},${op},${status},${output_shapes}`;
+    const number = known.get(word) ?? known.size;
+    known.set(word, number);
+    return number;
+  });
 }
 
 function readTree(graph: Graph, index: ReadonlyMap<string, number>, groups: ReadonlyMap<string, GraphGroup>) {

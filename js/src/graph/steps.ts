@@ -40,12 +40,12 @@ export function repeatsIn(members: readonly Item[], reading: Reading): Repeat[] 
     if (span.some((member) => taken[member] === 1) || !level.repeats(candidate)) continue;
     const [start, end] = [span[0] as number, (span[span.length - 1] as number) + 1];
     taken.fill(1, start, end);
-    const steps = Array.from({ length: count }, (_, step) =>
-      Array.from(
-        span.subarray(step * period, (step + 1) * period),
-        (member): Item => members[member] as Item,
-      ),
-    );
+    const steps: Item[][] = [];
+    for (let first = 0; first < span.length; first += period) {
+      const step: Item[] = [];
+      for (let next = first; next < first + period; next++) step.push(members[span[next] as number] as Item);
+      steps.push(step);
+    }
     const before = [...level.lifted].filter((member) => member > start && member < end);
     found.push({ start, end, steps, before: before.map((member) => members[member] as Item) });
   }
@@ -58,7 +58,7 @@ function nameAll(members: readonly Item[], reading: Reading): number[] | null {
   const counts = new Map<string, number>();
   for (const word of short) counts.set(word, (counts.get(word) ?? 0) + 1);
   if (Math.max(...counts.values()) < STEPS_FROM) return null;
-  const words = new Map<string, number>();
+  const words = new Map<string | number, number>();
   return members.map((member, at) => {
     const word = short[at] as string;
     if (word === "" || counts.get(word) === 1) return -1;
@@ -75,11 +75,9 @@ function shortly({ node, group }: Item): string {
   return group?.path ?? "";
 }
 
-function sameAgain(id: string, reading: Reading): string {
-  const node = reading.nodeOf(id);
-  // What an operation is told may be the time: x[:, 3].
-  if (node)
-    return `${node.kind === "module" ? node.path : ""},${node.op},${node.status},${node.output_shapes}`;
+function sameAgain(id: string, reading: Reading): string | number {
+  const node = reading.indexOf(id);
+  if (node !== undefined) return reading.alike()[node] as number;
   const children = reading.childrenOf(id).map((child) => sameAgain(child, reading));
   return `${reading.groupOf(id)?.path}(${children.join(";")})`;
 }
@@ -144,25 +142,23 @@ class Wiring {
 
   /** Whether each step is wired as the one before it, and there is a reason to take them for steps. */
   repeats({ at: start, period, count }: Candidate): boolean {
-    // What a member reads of its own step and of the one before.
-    const wired = (at: number) => {
-      const [own, last]: [number[], number[]] = [[], []];
-      for (const from of this.reads[this.order[start + at] as number] as number[]) {
-        const there = (this.rank[from] as number) - start;
-        if (there < 0 || there >= period * count) continue;
-        const back = Math.floor(at / period) - Math.floor(there / period);
-        if (back === 0) own.push(there % period);
-        else if (back === 1) last.push(there % period);
-      }
-      return { own: inOrder(own), last: inOrder(last) };
-    };
-    const before = Array.from({ length: period }, (_, at) => wired(at));
     let feeding = false;
-    for (let at = period; at < period * count; at++) {
-      const [here, there] = [wired(at), before[at % period]];
-      if (here.own !== there?.own || (at >= 2 * period && here.last !== there.last)) return false;
-      if (at < 2 * period && here.last !== "") feeding = true;
-      before[at % period] = here;
+    let [before, here]: [number[], number[]] = [[], []];
+    for (let place = 0; place < period; place++) {
+      for (let step = 0; step < count; step++) {
+        // What a member reads of its own step and, below zero, of the one before.
+        const first = start + step * period;
+        here.length = 0;
+        for (const from of this.reads[this.order[first + place] as number] as number[]) {
+          const there = (this.rank[from] as number) - first;
+          if (there >= period || there < (step > 0 ? -period : 0)) continue;
+          here.push(there);
+        }
+        if (here.length > 1) here.sort(ascending);
+        if (step > 0 && !wiredAlike(before, here, step === 1)) return false;
+        if (step === 1 && (here[0] ?? 0) < 0) feeding = true;
+        [before, here] = [here, before];
+      }
     }
     if (this.weighs(this.order.subarray(start, start + period)))
       return count >= (feeding ? STEPS_FROM : SIDE_BY_SIDE_FROM);
@@ -181,6 +177,12 @@ class Wiring {
   }
 }
 
-function inOrder(places: number[]): string {
-  return places.length > 1 ? places.sort().join() : `${places[0] ?? ""}`;
+const ascending = (a: number, b: number) => a - b;
+
+/** Whether two members read the same places; of the second step, only what it reads of itself. */
+function wiredAlike(before: readonly number[], here: readonly number[], second: boolean): boolean {
+  const from = second ? here.filter((there) => there < 0).length : 0;
+  if (here.length - from !== before.length) return false;
+  for (let at = from; at < here.length; at++) if (here[at] !== before[at - from]) return false;
+  return true;
 }
