@@ -14,7 +14,10 @@ Nothing is lost: `unpack` gives back an equal graph. The page's reader is ``js/s
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import fields
+from itertools import count
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nnviz_widget.engine.graph import Edge, Graph, Group, Node
@@ -22,6 +25,8 @@ from nnviz_widget.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from nnviz_widget.engine.graph import Shape
 
 __all__ = ["FORMAT", "VERSION", "pack", "unpack"]
 
@@ -34,42 +39,42 @@ _KINDS = {"str": "text", "list[str]": "texts", "Shape": "shape", "list[Shape]": 
 Row = TypeVar("Row", Node, Edge, Group)
 
 
-def pack(graph: Graph) -> dict[str, Any]:
+def pack(graph: Graph | Mapping[str, Any]) -> dict[str, Any]:
     """Return the graph as compact JSON-able data.
 
     Parameters
     ----------
-    graph : Graph
-        It is only read.
+    graph : Graph or mapping
+        A graph, or all that its `to_dict` gives; only read.
 
     Returns
     -------
     dict
         About a fifth of what `Graph.to_dict` gives.
     """
-    texts, shapes = _Table(), _Table()
+    # Values, each once, in the order in which they were first met.
+    texts: defaultdict[str, int] = defaultdict(count().__next__)
+    shapes: defaultdict[Shape, int] = defaultdict(count().__next__)
     write: dict[str, Callable[[Any], Any]] = {
         "number": int,
-        "text": texts.place,
-        "texts": lambda values: [texts.place(value) for value in values],
-        "shape": shapes.place,
-        "shapes": lambda values: [shapes.place(value) for value in values],
+        "text": texts.__getitem__,
+        "texts": lambda values: [texts[value] for value in values],
+        "shape": lambda value: shapes[tuple(value)],
+        "shapes": lambda values: [shapes[tuple(value)] for value in values],
     }
+    get = attrgetter if isinstance(graph, Graph) else itemgetter
+    part: dict[str, Any] = {name: get(name)(graph) for name in ("model", "kind", "nodes", "edges", "groups")}
     tables = {
-        name: _columns(kind, rows, write)
-        for name, kind, rows in (
-            ("nodes", Node, graph.nodes),
-            ("edges", Edge, graph.edges),
-            ("groups", Group, graph.groups),
-        )
+        name: _columns(kind, part[name], get, write)
+        for name, kind in (("nodes", Node), ("edges", Edge), ("groups", Group))
     }
     return {
         "format": FORMAT,
         "version": VERSION,
-        "model": graph.model,
-        **({"kind": graph.kind} if graph.kind != "run" else {}),
-        "texts": texts.values,
-        "shapes": [list(shape) for shape in shapes.values],
+        "model": part["model"],
+        **({"kind": part["kind"]} if part["kind"] != "run" else {}),
+        "texts": list(texts),
+        "shapes": [list(shape) for shape in shapes],
         **tables,
     }
 
@@ -108,29 +113,18 @@ def unpack(data: Mapping[str, Any]) -> Graph:
     )
 
 
-class _Table:
-    """Values, each once, in the order in which they were first met."""
-
-    def __init__(self) -> None:
-        self._places: dict[Any, int] = {}
-
-    def place(self, value: Any) -> int:
-        return self._places.setdefault(value, len(self._places))
-
-    @property
-    def values(self) -> list[Any]:
-        return list(self._places)
-
-
 def _columns(
-    kind: type[Any], rows: Sequence[Any], write: Mapping[str, Callable[[Any], Any]]
+    kind: type[Any],
+    rows: Sequence[Any],
+    get: Callable[[str], Callable[[Any], Any]],
+    write: Mapping[str, Callable[[Any], Any]],
 ) -> dict[str, Any]:
     table: dict[str, Any] = {"length": len(rows)}
     for field in fields(kind):
         holds = _KINDS[str(field.type)]
-        column = [write[holds](getattr(row, field.name)) for row in rows]
+        column = [*map(write[holds], map(get(field.name), rows))]
         if column:
-            alike = all(value == column[0] for value in column)
+            alike = column.count(column[0]) == len(column)
             table.setdefault(holds, {})[field.name] = column[:1] if alike else column
     return table
 

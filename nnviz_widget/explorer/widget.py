@@ -28,7 +28,6 @@ import anywidget
 import numpy as np
 import traitlets as t
 
-from nnviz_widget.engine.graph import Graph
 from nnviz_widget.engine.graph_json import pack
 from nnviz_widget.errors import InputError, NNVizError
 from nnviz_widget.explorer import comparing, layers, params, selecting
@@ -83,7 +82,7 @@ def _packed(rows: dict[str, Any], _: Any) -> dict[str, Any]:
     """Write the graph for the page: as rows it is several times as large."""
     if not rows:
         return {}
-    packed = pack(Graph.from_dict(rows))
+    packed = pack(rows)
     # Numbers of a graph are Python's own; its texts come from the user's files and names.
     return {**packed, "model": json_safe(packed["model"]), "texts": json_safe(packed["texts"])}
 

@@ -24,6 +24,7 @@ FIXTURE = Path(__file__).parents[1] / "fixtures" / "graph" / "packed.json"
 @given(graphs)
 def test_any_graph_survives_packing(graph: Graph) -> None:
     assert unpack(json.loads(json.dumps(pack(graph)))) == graph
+    assert pack(graph.to_dict()) == pack(graph)
 
 
 @pytest.mark.parametrize("model", [TinyVit, Identities])
