@@ -18,8 +18,10 @@ NAMES = {
     "graph": "the graph in the page: layout, opening, dragging, 10,000 operations",
     "peers": "from a model to its painted graph, beside torchview, torchvista, Netron and Model Explorer",
     "paint": "a frame while painting against the model's own forward, and the rate in the page",
+    "hands_on": "an intervention to its bars, knock-outs and patches against plain loops of hooked forwards",
     "attribution": "paths, occlusion, surrogates and Jacobians against Captum at its defaults and its best",
     "judging": "five maps in one pass, torchcam, Quantus, first partial results and how soon a stream ends",
+    "replay": "occlusion, interventions, knock-outs and strokes, recomputing only what changed",
     "gpu": "trace, tiles and saliency on a CUDA device against bare forward and backward",
 }
 

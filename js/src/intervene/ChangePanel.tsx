@@ -119,7 +119,12 @@ function Bars({ shelf }: { shelf: Shelf }) {
     return <p class="nn-soft">{told}</p>;
   }
   return (
-    <section class="nn-change-bars" aria-label="predictions with the changes" data-ms={outcome.ms}>
+    <section
+      class="nn-change-bars"
+      aria-label="predictions with the changes"
+      data-on={outcome.on}
+      data-ms={outcome.ms}
+    >
       {outcome.classes.map(({ index, name, before, after, logit_before, logit_after }) => {
         const known = after !== null;
         const change = known ? after - before : 0;

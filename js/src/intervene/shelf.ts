@@ -33,6 +33,8 @@ export interface Outcome {
   /** By the key of the item. */
   calls: ReadonlyMap<number, string>;
   errors: ReadonlyMap<number, string>;
+  /** How many are in force. */
+  on: number;
   ms: number;
 }
 
@@ -136,7 +138,8 @@ export class Shelf {
       const byKey = (texts: string[]) => new Map(items.map((item, i) => [item.key, texts[i] ?? ""]));
       const inForce = interventions.filter(({ on }, i) => on && !meta.errors[i]);
       batch(() => {
-        this.outcome.value = { ...meta, calls: byKey(meta.calls), errors: byKey(meta.errors) };
+        const [calls, errors] = [byKey(meta.calls), byKey(meta.errors)];
+        this.outcome.value = { ...meta, calls, errors, on: inForce.length };
         this.made.value = changedBy(inForce, meta.predictions as Run["predictions"]);
         this.error.value = "";
       });
