@@ -49,6 +49,15 @@ class Explaining:
         """Bytes that one trace may hold of activations."""
         raise NotImplementedError
 
+    @property
+    def debug(self) -> bool:
+        """Whether all that can be is replayed, faster or not, and a sample of it compared with the whole."""
+        return self._shared_runs().replays.debug
+
+    @debug.setter
+    def debug(self, on: bool) -> None:
+        self._shared_runs().replays.debug = bool(on)
+
     def methods(self) -> dict[str, MethodInfo]:
         """Return every method of attribution by its name: one line about it, its options and its cost."""
         from nnviz_widget.engine.attribution.registry import known_methods  # noqa: PLC0415  not always wanted

@@ -7,6 +7,7 @@ whole model on batches of variants: where the model cannot be replayed, and wher
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ _FEW = 24
 _SURELY = 0.5
 #: Forwards of the whole model are timed by at least this many chunks, while they may be the faster way.
 _TRIES = 3
+#: So many variants of a chunk are compared with the whole model.
+_SAMPLE = 3
 #: In debug mode one chunk in so many, from the first on, is compared with the whole model.
 _CHECKED = 4
 
@@ -129,7 +132,7 @@ class _Way:
 
     def kind(self) -> str:
         """Choose the way of the next chunk; returns what its size is remembered by."""
-        self._replaying = self._replayed is not None and self._faster()
+        self._replaying = self._replayed is not None and (self._task.debug or self._faster())
         return self._part if self._replaying else self._whole
 
     def _faster(self) -> bool:
@@ -158,11 +161,16 @@ class _Way:
         again = task.debug and self._chunks % _CHECKED == 0
         self._chunks += 1
         if again or self._node not in replayed.checked:
-            at = torch.unique(torch.tensor([0, len(rows) // 2, len(rows) - 1]))
+            at = torch.randperm(len(rows), generator=torch.Generator().manual_seed(self._chunks))[:_SAMPLE]
             few = [tensor.index_select(0, at.to(tensor.device)) for tensor in changed]
             with task.uncounted():
                 expected, _ = self._full(few, rows[at])
             if not matches(found[0].index_select(0, at.to(found[0].device)), expected):
+                warnings.warn(
+                    "A replay did not give what the model gives; the model is run in full from here on.",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
                 return self._refused("the replay did not give what the model gives", changed, rows)
             replayed.checked.add(self._node)
         return found

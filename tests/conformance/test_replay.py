@@ -6,6 +6,7 @@ Asked as every caller asks, through one task; expected is the user's own model u
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -199,3 +200,171 @@ def _largest_error(asked: Asked, generator: np.random.Generator) -> float:
                 scale = expected.abs().max().clamp(min=1e-6)
                 largest = max(largest, float((found - expected).abs().max() / scale))
     return largest
+
+
+def _occluded(engine: Engine, x: Tensor, size: int = 4, stride: int = 2) -> Any:
+    return engine.attribute(x, "occlusion", target=1, sliding_window_shapes=size, strides=stride)
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_a_result_says_how_much_was_computed(samples: int) -> None:
+    x = torch.cat([image(1, 128, seed) for seed in range(samples)])
+    model = vision("resnet18")
+    with Engine(model) as engine:
+        engine.debug = True  # replayed whether that is faster or not
+        found = engine.attribute(x, "occlusion", target=1, sliding_window_shapes=16, strides=16)
+    assert found.recomputed is not None
+    assert 0.3 < found.recomputed.share < 0.9
+    assert 0 < found.recomputed.operations < found.recomputed.total
+    assert found.recomputed.note == ""
+    assert str(found.recomputed).startswith("recomputed ")
+    with Engine(model) as engine:
+        assert engine.attribute(x, "saliency", target=1).recomputed is None
+
+
+class Deciding(nn.Module):
+    """Where to go is decided by the sum of what was computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        y = y.relu() if y.sum() > 0 else y.tanh()
+        return self.head(y.mean((2, 3)))
+
+
+class Exporting(Deciding):
+    """A value goes to NumPy and comes back."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x).relu()
+        return (
+            self.head(y.mean((2, 3))) + torch.from_numpy(np.tanh(y.detach().numpy().mean((1, 2, 3))))[:, None]
+        )
+
+
+class Compared(Deciding):
+    """Samples of a batch are compared with each other."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        return self.head((y - y.mean(0)).relu().mean((2, 3)))
+
+
+class Noisy(Deciding):
+    """Noise is drawn in eval mode too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head((self.conv(x) + torch.randn_like(x[:, :1])).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [(Deciding, "reads a value"), (Exporting, "numpy"), (Compared, "samples"), (Noisy, "random numbers")],
+)
+def test_what_must_not_be_run_again_is_run_in_full_and_says_why(kind: type[nn.Module], why: str) -> None:
+    model, x = seeded(kind), image(1, 16)
+    with Engine(model) as engine:
+        found = _occluded(engine, x)
+    assert found.recomputed is not None
+    assert found.recomputed.share == 1
+    assert why in found.recomputed.note
+    if kind is Deciding:  # against the plain model, one window at a time
+        windows = torch.zeros(7, 7)
+        with torch.no_grad():
+            score = model(x)[0, 1]
+            for row in range(7):
+                for column in range(7):
+                    hidden = x.clone()
+                    hidden[..., 2 * row : 2 * row + 4, 2 * column : 2 * column + 4] = 0
+                    windows[row, column] = score - model(hidden)[0, 1]
+        assert torch.allclose(found.values[0, 0, 0, 0], windows[0, 0], atol=1e-5)
+        assert torch.allclose(found.values[0, 0, -1, -1], windows[-1, -1], atol=1e-5)
+
+
+_calls = itertools.count()
+
+
+class Moody(nn.Module):
+    """Gives something else once it was called often enough: nothing that a recording can tell."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 64, 3, padding=1), nn.Linear(64, 3)
+        self.deep = nn.Sequential(*[nn.Conv2d(64, 64, 3, padding=1) for _ in range(3)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.head(self.deep(self.conv(x).relu()).mean((2, 3)))
+        return torch.add(y, y, alpha=float(next(_calls) > 8))
+
+
+def test_a_mismatch_ends_replay_for_that_model_with_a_warning() -> None:
+    with Engine(seeded(Moody)) as engine:
+        engine.debug = True
+        with pytest.warns(RuntimeWarning, match="in full from here on"):
+            found = [_occluded(engine, image(1, 48), 6, 2) for _ in range(4)][-1]
+        assert found.recomputed is not None
+        assert found.recomputed.share == 1
+        assert "did not give" in found.recomputed.note
+
+
+def test_several_samples_are_replayed_each_from_its_own_run() -> None:
+    model, x = vision("resnet18"), torch.cat([image(1, 64, seed) for seed in range(3)])
+    with Engine(model) as engine:
+        together = _occluded(engine, x, 16, 16).values
+        alone = torch.cat([_occluded(engine, one[None], 16, 16).values for one in x])
+    assert torch.allclose(together, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("budget", [0, 200_000])
+def test_with_little_memory_values_are_computed_again(budget: int) -> None:
+    model, x = vision("resnet18"), image(1, 64)
+    with Engine(model) as engine:
+        expected = _occluded(engine, x, 16, 16).values
+    with Engine(model) as engine:
+        engine.memory_budget = budget
+        assert torch.allclose(_occluded(engine, x, 16, 16).values, expected, atol=1e-5)
+        held = engine._shared_runs().replays.nbytes
+    assert held <= budget
+
+
+def test_an_intervention_is_run_from_where_it_acts() -> None:
+    model, x = vision("resnet18"), image(2, 64)
+    with Engine(model) as engine:
+        for factor in (0.5, 0.7, 0.2):
+            with engine.intervene("layer3", "scale", factor=factor), engine.intervene("layer4.0", channel=3):
+                found = engine.output(x)
+        replayed = engine._shared_runs().replays.last
+        assert replayed is not None
+        assert replayed.replay.flops < 0.6 * replayed.replay.whole_flops
+
+    def scaled(*given: Any) -> Tensor:
+        return given[2] * 0.2
+
+    def ablated(*given: Any) -> Tensor:
+        return torch.cat([given[2][:, :3], torch.zeros_like(given[2][:, 3:4]), given[2][:, 4:]], 1)
+
+    handles = [
+        model.get_submodule(path).register_forward_hook(hook)
+        for path, hook in (("layer3", scaled), ("layer4.0", ablated))
+    ]
+    with torch.no_grad():
+        expected = model(x)
+    for handle in handles:
+        handle.remove()
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_weights_that_moved_are_seen() -> None:
+    model = seeded(lambda: demo.shapes().model)
+    x = demo.shapes().inputs[:1]
+    with Engine(model) as engine:
+        _occluded(engine, x, 16, 8)
+        with torch.no_grad():
+            next(model.parameters()).mul_(1.5)
+        found = _occluded(engine, x, 16, 8).values
+    with Engine(model) as engine:
+        assert torch.allclose(found, _occluded(engine, x, 16, 8).values, atol=1e-5)

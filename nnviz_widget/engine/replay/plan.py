@@ -159,7 +159,7 @@ def plan_of(record: Callable[[int], Recording]) -> Plan:
             if batch is not None:
                 batches[Ref(mine.index, port)] = batch
         if mine.kind == "constant" and Ref(mine.index) in batches:
-            raise UnsafeError("a constant has a row for each sample")
+            raise UnsafeError(mine.unsafe or "a constant has a row for each sample")
         ops.append(_followed(replace(mine, args=args, kwargs=kwargs), read))
     return Plan(
         ops,

@@ -128,6 +128,16 @@ class Replays:
         finally:
             self._last = known
 
+    @property
+    def last(self) -> Replayed | None:
+        """The replay that is held, if any."""
+        return self._last[2] if self._last is not None else None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of activations that are held."""
+        return self._last[2].replay.nbytes if self._last is not None else 0
+
     def refuse(self, task: Task, why: str = _DIFFERS) -> None:
         """Run this model in full from here on."""
         self._last = None
