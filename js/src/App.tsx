@@ -17,6 +17,7 @@ import { StatusLine } from "./panels/StatusLine";
 import { keepStill } from "./panels/still";
 import { TopBar } from "./panels/TopBar";
 import type { Store } from "./state/store";
+import { turnPage } from "./state/view";
 
 export function App({ store }: { store: Store }) {
   const root = useRef<HTMLDivElement>(null);
@@ -29,7 +30,7 @@ export function App({ store }: { store: Store }) {
   useEffect(() => {
     // What Python set beside the sample is shown there.
     const version = synced.info.value?.compare?.version;
-    if (version !== compared.current) view.compare.value = true;
+    if (version !== compared.current && !view.compare.peek()) turnPage(view, "compare");
     compared.current = version;
   }, [synced.info.value?.compare?.version]);
   useEffect(() => (root.current ? keepFocus(root.current) : undefined), []);
@@ -51,13 +52,13 @@ export function App({ store }: { store: Store }) {
     } else if (event.key === "?") {
       view.help.value = !view.help.value;
     } else if (event.key === "e") {
-      view.explain.value = !view.explain.value;
+      turnPage(view, "explain");
     } else if (event.key === "c") {
-      view.compare.value = !view.compare.value;
+      turnPage(view, "compare");
     } else if (event.key === "p") {
       view.paint.value = !view.paint.value;
     } else if (event.key === "y") {
-      view.output.value = !view.output.value;
+      turnPage(view, "output");
     } else if (event.key === "a") {
       view.tab.value = "intervene";
       view.drawer.value = true;

@@ -20,6 +20,7 @@ import { table, ZERO } from "../src/maps/colormaps";
 import { colour } from "../src/maps/lut";
 import type { Store } from "../src/state/store";
 import { NOTHING_SELECTED, type Selection } from "../src/state/synced";
+import { WireError } from "../src/wire/client";
 
 /** Two channels of two by two: what A has, what B has, and B less A, all in bytes from 0 to 255. */
 function plates(more: Partial<Plates> = {}): Plates {
@@ -149,6 +150,7 @@ function view(samples = 4) {
     params: Record<string, unknown>;
     answer(reply: unknown): void;
     fail(e: unknown): void;
+    signal?: AbortSignal;
   }[] = [];
   const store = {
     synced: {
@@ -170,7 +172,7 @@ function view(samples = 4) {
             options.onChunk?.(reply);
             resolve(reply);
           };
-          waiting.push({ op, params, answer, fail: reject });
+          waiting.push({ op, params, answer, fail: reject, signal: options.signal });
         }),
     ),
   };
@@ -219,6 +221,29 @@ describe("what a view compares", () => {
     synced.info.value = { samples: 4 };
     expect(waiting.length).toBe(2);
     end();
+  });
+
+  it("lets A and B change places when B's sample comes on the screen", () => {
+    const { store, synced, waiting } = view();
+    const end = new Comparing(store).follow();
+    synced.run.value = { run: 2, sample: 1 };
+    expect(waiting.at(-1)?.params).toMatchObject({ sample: 1, other: 0 });
+    end();
+  });
+
+  it("is stopped, keeps what it has, and goes on when asked", async () => {
+    const { store, waiting } = view();
+    const comparing = new Comparing(store);
+    const end = comparing.follow();
+    comparing.stop();
+    expect(waiting[0]?.signal?.aborted).toBe(true);
+    waiting[0]?.fail(new WireError("cancelled", "cancelled"));
+    await vi.waitFor(() => expect(comparing.running.value).toBe(false));
+    expect(comparing.error.value).toBe("");
+    comparing.again();
+    expect(waiting.length).toBe(2);
+    end();
+    expect(waiting[1]?.signal?.aborted).toBe(true);
   });
 
   it("asks for the maps of the chosen layer once the pairs are known", async () => {

@@ -135,7 +135,7 @@ def test_a_checkpoint_from_python_opens_the_page_and_one_without_difference_is_w
     half = panel.locator('[role="option"][data-layer="stage3.0.conv1"][aria-selected="true"]')
     half.wait_for()
     assert float(half.get_attribute("data-value")) == pytest.approx(0.5, abs=1e-6)
-    panel.get_by_role("button", name="all samples").click()
+    panel.get_by_role("button", name="over all samples").click()
     panel.get_by_role("button", name="CKA", exact=True).click()
     panel.get_by_text("over 16 samples, unbiased").wait_for()
     explorer.notebook.python("w.select('stem.conv')")

@@ -88,7 +88,7 @@ export function ComparePanel({ store }: { store: Store }) {
               />
             </div>
             <p class="nn-compare-over nn-soft">
-              {told(comparing)} <State comparing={comparing} />
+              {told(comparing)} <Over store={store} comparing={comparing} /> <State comparing={comparing} />
             </p>
             <LayerList store={store} comparing={comparing} />
             <Classes found={found} />
@@ -124,6 +124,24 @@ function told(comparing: Comparing): string {
   if (measure === "correlation") return "Of all numbers of A with those of B.";
   if (meta.samples > 1) return `Linear CKA over ${meta.samples} samples, unbiased.`;
   return "Linear CKA over the positions of this sample.";
+}
+
+/** Of two models: what CKA is taken over, and the other way to take it. */
+function Over({ store, comparing }: { store: Store; comparing: Comparing }) {
+  const samples = store.synced.info.value?.samples ?? 1;
+  if (comparing.found.value?.meta.what !== "models" || samples < 4) return null;
+  const all = comparing.over.value === "samples";
+  return (
+    <button
+      type="button"
+      class="nn-link"
+      onClick={() => {
+        comparing.over.value = all ? "positions" : "samples";
+      }}
+    >
+      {all ? "over this sample alone" : "over all samples"}
+    </button>
+  );
 }
 
 function State({ comparing }: { comparing: Comparing }) {

@@ -143,7 +143,7 @@ function Three({ store, comparing, plates }: Seen) {
               ? ""
               : partner < 0
                 ? "no channel goes with it"
-                : `channel ${partner}, correlation ${fit.toFixed(2).replace("-", "−")}`
+                : `channel ${partner} · r ${fit.toFixed(2).replace("-", "−")}`
           }
         />
       ) : (

@@ -1,16 +1,11 @@
 // What stands beside what: the sample on the screen, and another sample of the batch or what Python gave.
 
 import { useLayoutEffect, useRef } from "preact/hooks";
-import { Segments } from "../maps/Segments";
 import type { Store } from "../state/store";
 import type { Comparing } from "./comparing";
 
 /** Samples without a picture, by their numbers. */
 const UNSEEN = 32;
-const OVER: ["positions" | "samples", string][] = [
-  ["positions", "this sample"],
-  ["samples", "all samples"],
-];
 
 export function Sources({ store, comparing }: { store: Store; comparing: Comparing }) {
   const info = store.synced.info.value;
@@ -18,21 +13,21 @@ export function Sources({ store, comparing }: { store: Store; comparing: Compari
   const given = info?.compare && info.compare.kind !== "sample" ? info.compare : null;
   const other = comparing.other.value;
   const samples = info?.samples ?? 1;
+  const b = other !== null ? `sample ${other}` : (given?.name ?? "–");
   const ofModels = other === null && given !== null && given.kind !== "inputs";
   return (
     <div class="nn-compare-sources">
-      <span class="nn-compare-side" data-side="A" title="what is on the screen">
+      <span class="nn-compare-side" data-side="A" title="A: what is on the screen">
         {ofModels ? (info?.model ?? "this model") : `sample ${now}`}
       </span>
-      <span class="nn-compare-side" data-side="B">
-        {other !== null ? `sample ${other}` : (given?.name ?? "–")}
+      <span class="nn-compare-side" data-side="B" title={`B: ${b}`}>
+        {b}
       </span>
-      {given && (
+      {given && other !== null && (
         <button
           type="button"
           class="nn-chip"
-          aria-pressed={other === null}
-          title="set from Python with w.compare_with(...)"
+          title="back to what w.compare_with(...) set"
           onClick={() => {
             comparing.other.value = null;
           }}
@@ -46,16 +41,6 @@ export function Sources({ store, comparing }: { store: Store; comparing: Compari
           chosen={other}
           onChoose={(sample) => {
             comparing.other.value = sample;
-          }}
-        />
-      )}
-      {ofModels && samples > 1 && (
-        <Segments
-          label="over what"
-          value={comparing.over.value}
-          options={OVER}
-          onChoose={(one) => {
-            comparing.over.value = one;
           }}
         />
       )}

@@ -82,12 +82,19 @@ export class Comparing {
       return run.value > 0 && ready ? this.key() : "";
     });
     const known = computed(() => this.found.value?.key);
+    let before = synced.run.peek()?.sample ?? 0;
     const ends = [
       effect(() => {
         const given = this.given;
         if (!given || given.version === this.version) return;
         this.version = given.version;
         this.other.value = given.kind === "sample" ? (given.sample ?? null) : null;
+      }),
+      effect(() => {
+        // The sample that stood at B comes to A: they change places.
+        const sample = synced.run.value?.sample ?? 0;
+        if (sample !== before && sample === this.other.peek()) this.other.value = before;
+        before = sample;
       }),
       effect(() => {
         if (asked.value !== "" && this.found.peek()?.key !== asked.value) void this.start(asked.value);

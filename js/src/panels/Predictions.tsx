@@ -5,6 +5,7 @@ import { percent, signed } from "../maps/format";
 import { Segments } from "../maps/Segments";
 import type { Store } from "../state/store";
 import type { Prediction } from "../state/synced";
+import { turnPage } from "../state/view";
 
 export function Predictions({ store }: { store: Store }) {
   const predictions = store.changes.predictions.value;
@@ -55,9 +56,7 @@ export function Predictions({ store }: { store: Store }) {
         type="button"
         class="nn-chip"
         title="temperature, lens, other classes (y)"
-        onClick={() => {
-          store.view.output.value = true;
-        }}
+        onClick={() => turnPage(store.view, "output")}
       >
         more
       </button>

@@ -6,6 +6,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { ExportMenu } from "../graph/ExportMenu";
 import { count, shape } from "../maps/format";
 import type { Store } from "../state/store";
+import { turnPage } from "../state/view";
 import { SearchBox } from "./SearchBox";
 
 type Root = RefObject<HTMLDivElement | null>;
@@ -23,9 +24,7 @@ export function TopBar({ store, root }: { store: Store; root: Root }) {
         class="nn-chip"
         aria-pressed={store.view.explain.value}
         title="explain a class: which parts of the input speak for it, by many methods (e)"
-        onClick={() => {
-          store.view.explain.value = !store.view.explain.peek();
-        }}
+        onClick={() => turnPage(store.view, "explain")}
       >
         explain
       </button>
@@ -34,9 +33,7 @@ export function TopBar({ store, root }: { store: Store; root: Root }) {
         class="nn-chip"
         aria-pressed={store.view.compare.value}
         title="compare: two inputs or two models side by side (c)"
-        onClick={() => {
-          store.view.compare.value = !store.view.compare.peek();
-        }}
+        onClick={() => turnPage(store.view, "compare")}
       >
         compare
       </button>

@@ -69,6 +69,13 @@ export interface View {
   announce: Signal<string>;
 }
 
+const OVER_THE_DRAWING = ["explain", "output", "compare"] as const;
+
+/** Opens a page over the drawing, or closes it; of these there is one at a time. */
+export function turnPage(view: View, page: (typeof OVER_THE_DRAWING)[number]): void {
+  for (const one of OVER_THE_DRAWING) view[one].value = one === page && !view[one].peek();
+}
+
 export function createView(): View {
   return {
     tab: signal("maps"),

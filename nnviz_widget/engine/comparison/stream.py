@@ -202,7 +202,7 @@ class ComparisonStream(Stream[Comparison]):
                 notes.append("the same for all examples, or not finite")
         same = a.shape == b.shape
         if not same:
-            notes.append("other shapes, so no difference")
+            notes.append("other shapes")
         return {
             "cka": cka,
             "difference": relative_difference(a, b, check=token.check) if same else None,
