@@ -13,7 +13,9 @@ the empty string.
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from dataclasses import dataclass, field
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -307,26 +309,28 @@ def fold_siblings(graph: Graph, *, in_order: bool = False) -> None:
     """
     nodes = {node.id: node for node in graph.nodes}
     groups = {group.id: group for group in graph.groups}
-    # The chain of groups above each node, innermost first: an edge counts for every pair of siblings it
-    # connects.
-    above: dict[str, list[str]] = {}
-    for node in graph.nodes:
-        chain, parent = [], node.parent
-        while parent in groups and parent != "":
-            chain.append(parent)
-            parent = groups[parent].parent
-        above[node.id] = chain
-    linked = {
-        (a, b)
-        for edge in graph.edges
-        for a in above.get(edge.source, ())
-        for b in above.get(edge.target, ())
-        if a != b
-    }
+    # The groups around each node, the outermost first. An edge connects one pair of siblings at most, there
+    # where the ways from the root part.
+    chains: dict[str, tuple[str, ...]] = {}
+
+    def chain(name: str) -> tuple[str, ...]:
+        if name not in chains:
+            around = name in groups and name != ""
+            chains[name] = (*chain(groups[name].parent), name) if around else ()
+        return chains[name]
+
+    above = {node.id: chain(node.parent) for node in graph.nodes}
+    linked: set[tuple[str, str]] = set()
+    for edge in graph.edges:
+        one, other = above.get(edge.source, ()), above.get(edge.target, ())
+        if one is not other:
+            linked.update(islice(((a, b) for a, b in zip(one, other, strict=False) if a != b), 1))
     incoming: dict[str, list[str]] = {}
     for edge in graph.edges:
         incoming.setdefault(edge.target, []).append(edge.source)
     signatures: dict[str, tuple[Any, ...]] = {}
+    numbers: defaultdict[tuple[Any, ...], int] = defaultdict(count().__next__)
+    alikes = {node.id: numbers[_looks(node)] for node in graph.nodes}
 
     def flatten(group: Group) -> list[Node]:
         inside: list[Node] = []
@@ -348,7 +352,7 @@ def fold_siblings(graph: Graph, *, in_order: bool = False) -> None:
                 (groups[child].type, len(groups[child].children)) if child in groups else ""
                 for child in group.children
             )
-            looks = tuple(_looks(node) for node in inside)
+            looks = tuple(alikes[node.id] for node in inside)
             signatures[group.id] = (group.type, skeleton, looks, wires)
         return signatures[group.id]
 
