@@ -80,11 +80,11 @@ def _eager_stance() -> Iterator[None]:
 def _replaced(module: nn.Module) -> Iterator[None]:
     undo: list[tuple[dict[str, Any], str, Any]] = []
     compiled: dict[type, dict[str, Any]] = {}
+    some: dict[type, bool] = {}
     for part in module.modules():
         kind = type(part)
         if kind not in compiled:
-            methods = {name: value for base in reversed(kind.__mro__) for name, value in vars(base).items()}
-            compiled[kind] = {name: inner for name, value in methods.items() if (inner := _inner(value))}
+            compiled[kind] = _compiled_methods(kind, some)
         own = vars(part)
         changes = {name: MethodType(inner, part) for name, inner in compiled[kind].items() if name not in own}
         for name, value in own.items():
@@ -100,6 +100,25 @@ def _replaced(module: nn.Module) -> Iterator[None]:
                 own.pop(name, None)
             else:
                 own[name] = value
+
+
+def _compiled_methods(kind: type, some: dict[type, bool]) -> dict[str, Any]:
+    """Return what the compiled ones of a class's methods wrap, by their names.
+
+    Parameters
+    ----------
+    kind : type
+        The class.
+    some : dict
+        By class whether it has any of its own; added to, since nearly all share the long one of modules.
+    """
+    for base in kind.__mro__:
+        if base not in some:
+            some[base] = any(_inner(value) is not None for value in vars(base).values())
+    if not any(some[base] for base in kind.__mro__):
+        return {}
+    methods = {name: value for base in reversed(kind.__mro__) for name, value in vars(base).items()}
+    return {name: inner for name, value in methods.items() if (inner := _inner(value))}
 
 
 def _inner(value: Any) -> Any:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import time
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["Passes", "first_tensor", "graph_of", "replace_first"]
 
 _CHECK_SECONDS = 0.025  # a cancel is looked for about this often inside one backward
+_KEPT_BYTES = 31 << 20  # just below the largest block from which glibc learns
 
 
 class Passes:
@@ -66,6 +68,7 @@ class Passes:
     def __init__(
         self, module: nn.Module, token: CancelToken, *, plain: bool = True, seconds: float = 0.0
     ) -> None:
+        _keep_freed_memory()
         self.module = module
         self.token = token
         self.forward_passes = 0
@@ -305,6 +308,17 @@ class Passes:
                 yield
         else:
             yield
+
+
+@cache
+def _keep_freed_memory() -> None:
+    """Let the C library keep what one pass frees for the next one, instead of handing it back each time.
+
+    On a small network the kernel otherwise spends as long on giving out the same empty pages again as the
+    pass takes to compute. glibc moves its limits to the largest block that was ever freed: one is enough,
+    and nobody has to write into it.
+    """
+    torch.empty(_KEPT_BYTES, dtype=torch.uint8)
 
 
 @contextmanager

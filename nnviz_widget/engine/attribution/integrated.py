@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -265,20 +266,26 @@ def path_points(count: int, quadrature: str) -> tuple[Tensor, Tensor]:
     Returns
     -------
     points, weights : Tensor
-        ``[count]``, float64. The order is van der Corput's: each point falls into the largest gap so far.
+        ``[count]``, float64, to be left as they are. The order is van der Corput's: each point falls into the
+        largest gap so far.
     """
     if type(count) is not int or count < 1:
         raise InputError(f"n_steps is a whole number from 1, not {count!r}.")
-    if quadrature == "midpoint":
-        points, weights = (np.arange(count) + 0.5) / count, np.full(count, 1 / count)
-    elif quadrature == "gausslegendre":
-        points, weights = np.polynomial.legendre.leggauss(count)
-        points, weights = (points + 1) / 2, weights / 2
-    else:
+    if quadrature not in ("midpoint", "gausslegendre"):
         raise InputError(
             f"quadrature={quadrature!r} is not known.",
             hint="Known are 'midpoint' and 'gausslegendre'; the trapezoid that others offer is biased.",
         )
+    return _points(count, quadrature)
+
+
+@lru_cache(maxsize=32)
+def _points(count: int, quadrature: str) -> tuple[Tensor, Tensor]:
+    if quadrature == "midpoint":
+        points, weights = (np.arange(count) + 0.5) / count, np.full(count, 1 / count)
+    else:
+        points, weights = np.polynomial.legendre.leggauss(count)
+        points, weights = (points + 1) / 2, weights / 2
     order = sorted(range(count), key=lambda i: _reversed_bits(i, count))
     return torch.from_numpy(points[order].copy()), torch.from_numpy(weights[order].copy())
 
