@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nnviz_widget.engine.attribution.stream import Runs
     from nnviz_widget.engine.attribution.task import Task
     from nnviz_widget.engine.jobs import CancelToken
+    from nnviz_widget.engine.replay.replays import Recomputed
     from nnviz_widget.engine.streaming import Call, Step
 
 __all__ = ["KnockOutStream", "KnockOuts", "axis_of"]
@@ -56,6 +57,8 @@ class KnockOuts:
         Wall time so far.
     forward_passes : int
         Rows that went through the model.
+    recomputed : Recomputed or None
+        How much of the model ran for them.
     epoch : int
         Of the weights.
     """
@@ -70,6 +73,7 @@ class KnockOuts:
     progress: float = 1.0
     seconds: float = 0.0
     forward_passes: int = 0
+    recomputed: Recomputed | None = None
     epoch: int = 0
 
     @property
@@ -158,6 +162,7 @@ class KnockOutStream(Stream[KnockOuts]):
             progress=self.progress,
             seconds=self.seconds,
             forward_passes=task.passes.forward_passes,
+            recomputed=task.recomputed,
             epoch=self.epoch,
         )
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from nnviz_widget.engine.attribution.stream import Runs
     from nnviz_widget.engine.attribution.task import Task
     from nnviz_widget.engine.jobs import CancelToken
+    from nnviz_widget.engine.replay.replays import Recomputed
     from nnviz_widget.engine.streaming import Call, Step
 
 __all__ = ["EACH", "PatchEffects", "PatchStream", "blocks", "sites_of"]
@@ -63,6 +64,8 @@ class PatchEffects:
         Wall time so far.
     forward_passes : int
         Rows that went through the model.
+    recomputed : Recomputed or None
+        How much of the model ran for them.
     epoch : int
         Of the weights.
     """
@@ -76,6 +79,7 @@ class PatchEffects:
     progress: float = 1.0
     seconds: float = 0.0
     forward_passes: int = 0
+    recomputed: Recomputed | None = None
     epoch: int = 0
 
     def matrix(self) -> Tensor:
@@ -125,6 +129,7 @@ class PatchStream(Stream[PatchEffects]):
         self._runs, self._clean, self._corrupted = runs, clean, corrupted
         self._sites, self._each, self._given, self._grid, self._size = sites, each, target, grid, size
         self._passes = 0
+        self._recomputed: Recomputed | None = None
         self._watched = True
 
     def result(self) -> PatchEffects:
@@ -176,6 +181,7 @@ class PatchStream(Stream[PatchEffects]):
                 ) / gap[rows]
                 found.effects[site] = restored.nanmean(1).float().reshape(one.shape)
                 found.done = before + stop // samples
+                self._recomputed = task.recomputed
                 self._passes = task.passes.forward_passes + clean.passes.forward_passes
                 yield found
 
@@ -191,6 +197,7 @@ class PatchStream(Stream[PatchEffects]):
             progress=self.progress,
             seconds=self.seconds,
             forward_passes=self._passes,
+            recomputed=self._recomputed,
             epoch=self.epoch,
         )
 

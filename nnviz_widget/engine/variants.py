@@ -32,6 +32,8 @@ __all__ = ["Variants", "outcomes"]
 _FEW = 24
 #: A replay that takes less than this share of what a forward took is the faster way without asking further.
 _SURELY = 0.5
+#: It must take at most this share to be chosen.
+_GAIN = 0.9
 #: Forwards of the whole model are timed by at least this many chunks, while they may be the faster way.
 _TRIES = 3
 #: So many variants of a chunk are compared with the whole model.
@@ -144,7 +146,7 @@ class _Way:
             alone = self._task.passes.first_seconds / self._task.samples
             return 0 < replay < _SURELY * alone
         full = min(whole.seconds.values())
-        return replay <= full and (sum(whole.tries.values()) >= _TRIES or full > 2 * replay)
+        return replay <= _GAIN * full and (sum(whole.tries.values()) >= _TRIES or full > 2 * replay)
 
     def run(self, changed: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Any]:
         """Return scores and output of variants."""

@@ -17,7 +17,7 @@ from nnviz_widget.engine.attribution.registry import MethodInfo, known_methods, 
 from nnviz_widget.errors import InputError
 from nnviz_widget.explorer import params
 from nnviz_widget.explorer.pictures import draw_sample
-from nnviz_widget.explorer.replies import Reply, growing
+from nnviz_widget.explorer.replies import Reply, growing, saved
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -201,6 +201,7 @@ def _shown(info: MethodInfo, found: Attribution) -> tuple[dict[str, NDArray[Any]
         "left": found.seconds_left,
         "forward": found.forward_passes,
         "backward": found.backward_passes,
+        "recomputed": saved(found.recomputed),
         "cautions": list(found.cautions),
         "call": found.call,
         "consistent": found.consistent,

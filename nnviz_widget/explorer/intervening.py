@@ -13,7 +13,7 @@ import numpy as np
 from nnviz_widget.engine.patching import EACH
 from nnviz_widget.explorer import params
 from nnviz_widget.explorer.changing import changed_of, in_force, inputs_of, sample_of
-from nnviz_widget.explorer.replies import Reply, growing
+from nnviz_widget.explorer.replies import Reply, growing, saved
 from nnviz_widget.explorer.results import class_scores, find_logits, predictions
 
 if TYPE_CHECKING:
@@ -122,6 +122,7 @@ def _ranked(found: KnockOuts) -> Reply:
         "baseline": found.baseline,
         "progress": found.progress,
         "seconds": found.seconds,
+        "recomputed": saved(found.recomputed),
     }
     return Reply(arrays, meta, epoch=found.epoch)
 
@@ -144,6 +145,7 @@ def _mapped(found: PatchEffects) -> Reply:
         "target": list(found.target) if isinstance(found.target, tuple) else [found.target],
         "progress": found.progress,
         "seconds": found.seconds,
+        "recomputed": saved(found.recomputed),
     }
     return Reply({"effects": found.matrix().numpy()}, meta, epoch=found.epoch)
 

@@ -250,6 +250,7 @@ def _paint(exploration: Exploration, question: Question) -> Reply:
         "strips": strips,
         "predictions": predictions(found.output, exploration.names, None),
         "forward": round(found.seconds * 1e3, 2),
+        "recomputed": round(found.recomputed, 4),
         "ms": round((time.perf_counter() - started) * 1e3, 2),
     }
     return Reply(arrays, meta, epoch=found.epoch)

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
     from nnviz_widget.engine import streaming
     from nnviz_widget.engine.jobs import CancelToken
+    from nnviz_widget.engine.replay.replays import Recomputed
     from nnviz_widget.wire.messages import Buffer
 
-__all__ = ["Question", "Reply", "Stream", "growing"]
+__all__ = ["Question", "Reply", "Stream", "growing", "saved"]
 
 Found = TypeVar("Found")
 
@@ -45,6 +46,11 @@ class Question:
 
 #: Yields parts and returns the last; None where it has only worked, and others may go first.
 Stream: TypeAlias = "Generator[Reply | None, None, Reply]"
+
+
+def saved(found: Recomputed | None) -> dict[str, Any] | None:
+    """Return how much of the model ran for variants, for the page."""
+    return None if found is None else {"share": round(found.share, 4), "told": str(found)}
 
 
 def growing(

@@ -2,6 +2,7 @@
 
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { milliseconds, percent, short, signed as withSign } from "../maps/format";
+import { RecomputedShare } from "../maps/Recomputed";
 import type { InputImage } from "../state/data";
 import type { Store } from "../state/store";
 import type { Card, Explaining, Wish } from "./explaining";
@@ -123,7 +124,8 @@ function Facts({ card, reach, explaining, judging }: FactsProps) {
         title={`${meta.forward} samples forward, ${meta.backward} backward`}
       >
         {state === "running" ? `${percent(meta.progress)}${left}` : milliseconds(1000 * meta.seconds)}
-        {` · ${meta.forward} F${meta.backward > 0 ? ` + ${meta.backward} B` : ""}`}
+        {` · ${meta.forward} F${meta.backward > 0 ? ` + ${meta.backward} B` : ""} `}
+        <RecomputedShare of={meta.recomputed} />
       </p>
       <Sanity alike={judging.sanityOf(card.wish.key)} />
       <PlaceValue card={card} explaining={explaining} />

@@ -3,6 +3,7 @@
 
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { percent } from "../maps/format";
+import { RecomputedShare } from "../maps/Recomputed";
 import { Segments } from "../maps/Segments";
 import type { Store } from "../state/store";
 import type { Each } from "../wire/types";
@@ -66,6 +67,7 @@ export function PatchMap({ store, shelf, patches }: { store: Store; shelf: Shelf
           {patches.error.value}
         </p>
       )}
+      <RecomputedShare of={found?.meta.recomputed} />
       {found && (
         <>
           <p class="nn-soft">

@@ -1,6 +1,7 @@
 // Which channels of the selected layer matter most for the class: knocked out one by one, the list fills as they are.
 
 import { percent, signed } from "../maps/format";
+import { RecomputedShare } from "../maps/Recomputed";
 import { Segments } from "../maps/Segments";
 import type { Store } from "../state/store";
 import { attends, type KnockOuts, type Ranked } from "./knocking";
@@ -74,6 +75,7 @@ export function Ranking({ store, shelf, knocks }: { store: Store; shelf: Shelf; 
           ))}
         </ol>
       )}
+      <RecomputedShare of={found?.meta.recomputed} />
       {found && found.rows.length > SHOWN && (
         <p class="nn-soft">and {found.rows.length - SHOWN} that matter less</p>
       )}

@@ -2,6 +2,7 @@
 
 import { useComputed } from "@preact/signals";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { percent } from "../maps/format";
 import { Segments } from "../maps/Segments";
 import { Thumbnails } from "../panels/Thumbnails";
 import type { Store } from "../state/store";
@@ -100,6 +101,7 @@ function Meter({ live }: { live: Live }) {
     >
       {rate.fps > 0 ? `${rate.fps.toFixed(0)} fps · ` : ""}
       {rate.ms.toFixed(0)} ms
+      {rate.share < 0.99 ? ` · recomputed ${percent(rate.share)}` : ""}
     </output>
   );
 }

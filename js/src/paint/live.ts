@@ -27,6 +27,8 @@ export interface Rate {
   ms: number;
   /** Whether some value in sight can only be read the slow way. */
   recorded: boolean;
+  /** Of the arithmetic: less than 1 where only a stroke was followed. */
+  share: number;
 }
 
 type Frame = { rgb: Uint8ClampedArray; base: number; rests: boolean };
@@ -103,7 +105,7 @@ export class Live {
     }
   }
 
-  private count(trip: number, meta: { ms: number; recorded: boolean }): void {
+  private count(trip: number, meta: { ms: number; recorded: boolean; recomputed?: number }): void {
     const now = performance.now();
     // A pause is no slow frame.
     if (this.times.length > 0 && now - (this.times.at(-1) as number) > 500) this.times.length = 0;
@@ -111,7 +113,7 @@ export class Live {
     if (this.times.length > METER_FRAMES) this.times.shift();
     const span = now - (this.times[0] as number);
     const fps = span > 0 ? (1000 * (this.times.length - 1)) / span : 0;
-    this.rate.value = { fps, trip, ms: meta.ms, recorded: meta.recorded };
+    this.rate.value = { fps, trip, ms: meta.ms, recorded: meta.recorded, share: meta.recomputed ?? 1 };
   }
 
   private restSoon(rgb: Uint8ClampedArray): void {

@@ -136,6 +136,12 @@ export interface Predictions {
 }
 
 /** A grid of image patches beside `skip` extra tokens, in a sequence of tokens. */
+/** How much of the model ran for variants of a run: a share of its arithmetic, and all there is to tell of it. */
+export interface Recomputed {
+  share: number;
+  told: string;
+}
+
 export interface TokenGrid {
   rows: number;
   cols: number;
@@ -433,6 +439,7 @@ export interface Operations {
       left: number;
       forward: number;
       backward: number;
+      recomputed?: Recomputed | null;
       cautions: string[];
       call: string;
       consistent: boolean;
@@ -487,6 +494,8 @@ export interface Operations {
       /** Of the model alone, and of all. */
       forward: number;
       ms: number;
+      /** Share of the arithmetic that ran, where only a stroke was followed. */
+      recomputed?: number;
     };
   };
   /** The predictions under the interventions that are on, beside those without. */
@@ -509,7 +518,14 @@ export interface Operations {
   knock_outs: {
     params: { node: string; sample: number; target: number | null; value: "zero" | "mean"; heads: boolean };
     arrays: { channels: Int32Array; effects: Float32Array; probabilities: Float32Array };
-    meta: { layer: string; target: number; baseline: number; progress: number; seconds: number };
+    meta: {
+      layer: string;
+      target: number;
+      baseline: number;
+      progress: number;
+      seconds: number;
+      recomputed?: Recomputed | null;
+    };
   };
   /** How far patches from the run of `source` bring its prediction back: `[layers, parts]`, NaN where unknown. */
   patch_effects: {
@@ -526,6 +542,7 @@ export interface Operations {
       target: number[];
       progress: number;
       seconds: number;
+      recomputed?: Recomputed | null;
     };
   };
   /**
