@@ -329,6 +329,33 @@ def test_a_stream_fills_up_and_is_cancelled_in_the_middle(model, x):
             next(stream)
 
 
+def test_weights_that_move_in_the_middle_are_never_mixed(model, x):
+    with Engine(model) as engine:
+        with engine.stream_compare(x, x + 0.1) as stream:
+            for _ in range(4):
+                next(stream)
+            with torch.no_grad():
+                model.blocks[0].conv.weight.add_(0.3)
+            *_, last = stream
+        fresh = engine.compare(x, x + 0.1)
+    assert [(p.a, p.cka, p.difference) for p in last.pairs] == [
+        (p.a, p.cka, p.difference) for p in fresh.pairs
+    ]
+
+
+def test_memory_that_nobody_filled_is_not_compared(x):
+    class Writes(nn.Module):
+        def forward(self, x):
+            out = torch.empty_like(x)
+            out[:] = 2 * x
+            return out + 1
+
+    with Engine(Writes()) as engine:
+        found = engine.compare(x, x)
+    assert all(pair.difference == 0 for pair in found.pairs)
+    assert not any("empty" in pair.a for pair in found.pairs)
+
+
 def test_interventions_in_force_change_both_inputs_but_not_the_other_model(model, x):
     with Engine(model) as engine, engine.intervene("stem", "ablate"):
         both = engine.compare(x, x + 1)

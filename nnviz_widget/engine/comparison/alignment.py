@@ -25,6 +25,9 @@ __all__ = ["Layer", "Match", "align", "layers_of"]
 #: Of one table; beyond, only what is equal from both ends is paired.
 _MOST_CELLS = 25_000_000
 
+#: What these give is whatever was in memory.
+_UNFILLED = frozenset({"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"})
+
 Shape = tuple[int, ...]
 
 
@@ -78,7 +81,7 @@ def layers_of(trace: Trace) -> tuple[list[Layer], list[Layer]]:
     nodes = [
         layer
         for node in graph.nodes
-        if node.kind in {"module", "op", "output"}
+        if node.kind in {"module", "op", "output"} and node.op not in _UNFILLED
         for layer in known(node.id, node.op)
     ]
     groups = [layer for group in graph.groups if group.id for layer in known(group.id, group.type)]
