@@ -75,7 +75,7 @@ class LinearProbes:
     stderr: Tensor
     fitted: Tensor
     chance: float
-    predicted: Tensor
+    predicted: Tensor = field(repr=False)
     features: list[int]
     samples: int
     classes: int

@@ -160,7 +160,7 @@ def patched(rounds: int) -> Case:
     generator = torch.Generator().manual_seed(0)
     clean = torch.randint(50_257, (1, TOKENS), generator=generator)
     corrupted = clean.clone()
-    corrupted[0, 4] = 11
+    corrupted[0, [4, -1]] = 11
     blocks = [f"h.{i}" for i in range(12)]
     yes, no = (int(model(x)[0, -1].argmax()) for x in (clean, corrupted))
     found: dict[str, Tensor] = {}
