@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -133,6 +135,12 @@ def test_methods_have_names_and_descriptions_of_their_own(page):
         texts = [one[told] for one in reply["meta"]["methods"]]
         assert len(set(texts)) == len(texts)
     assert [one["name"] for one in reply["meta"]["methods"]] == list(page.exploration.engine.methods())
+
+
+def test_the_readme_lists_every_method(page):
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    table = readme.partition("| methods | names |")[2].partition("\n\n")[0]
+    assert sorted(re.findall(r"`([a-z_]+)`", table)) == sorted(page.exploration.engine.methods())
 
 
 def test_without_a_target_the_best_class_of_the_sample_is_explained(page):
