@@ -139,6 +139,48 @@ class Probing:
             )
         )
 
+    def reach(
+        self, inputs: Any, box: Sequence[int], additional_forward_args: Any = None
+    ) -> dict[str, tuple[tuple[int, int], ...]]:
+        """Return what part of each layer a change inside a box of the input reaches.
+
+        The other way round than `receptive_field`: it is how far the box grows on its way through windows.
+        What a replay of that change computes anew; where it is most of a layer, or an operation mixes all
+        places, all of the layer.
+
+        Parameters
+        ----------
+        inputs, additional_forward_args
+            As for `Engine.attribute`; the first sample of the first input is meant.
+        box : sequence of int
+            Begin and end along each axis behind the channels, half open: ``(y0, x0, y1, x1)`` of an image,
+            ``(t0, t1)`` of a series.
+
+        Returns
+        -------
+        dict of str to tuple
+            By node and group id, in the order in which they run, begin and end along each axis behind the
+            samples, channels among them. Layers that the change does not reach are left out.
+
+        Raises
+        ------
+        InputError
+            The box lies outside, or the model cannot be replayed; the message says why.
+        """
+        from nnviz_widget.engine.replay.reaching import reach  # noqa: PLC0415  not always wanted
+
+        args, kwargs, extra = self._arguments(inputs, additional_forward_args)
+        runs = self._shared_runs()
+
+        def work(token: CancelToken) -> dict[str, tuple[tuple[int, int], ...]]:
+            def run(module: nn.Module, _: int) -> dict[str, tuple[tuple[int, int], ...]]:
+                with runs.twin.running():
+                    return reach(runs.task_of(module, args, kwargs, token, extra=extra), tuple(box))
+
+            return runs.twin.steadily(run)[0]
+
+        return self._call(work)
+
     def logit_lens(self, trace: Trace, layers: Sequence[str | nn.Module] | None = None) -> LogitLens:
         """Return what a transformer would answer after each of its blocks.
 

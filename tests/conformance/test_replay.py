@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from nnviz_widget import Engine, demo
 from nnviz_widget.engine.recording import tensors_of
+from nnviz_widget.errors import InputError
 from tests import models
 from tests.conformance.test_architectures import (
     SMALL,
@@ -368,3 +369,26 @@ def test_weights_that_moved_are_seen() -> None:
         found = _occluded(engine, x, 16, 8).values
     with Engine(model) as engine:
         assert torch.allclose(found, _occluded(engine, x, 16, 8).values, atol=1e-5)
+
+
+def test_a_box_grows_as_the_receptive_field_says() -> None:
+    model, x = vision("vgg16"), image(1, 64)
+    with Engine(model) as engine:
+        boxes = engine.reach(x, (20, 30, 24, 33))
+        trace = engine.trace(x)
+        assert boxes["input"][1:] == ((20, 24), (30, 33))
+        assert boxes["features.0"][1:] == ((19, 25), (29, 34))
+        assert boxes["features.2"][1:] == ((18, 26), (28, 35))
+        assert boxes["features.4"][1:] == ((9, 13), (14, 18))
+        assert boxes["classifier"] == ((0, 1000),)
+        # A unit sees the box exactly where the box reaches it.
+        _, rows, columns = boxes["features.9"]
+        for y in range(16):
+            for column in range(16):
+                mask = engine.receptive_field(trace, "features.9", (0, y, column)).mask
+                reached = rows[0] <= y < rows[1] and columns[0] <= column < columns[1]
+                assert bool(mask[20:24, 30:33].any()) == reached
+        with pytest.raises(InputError, match="does not lie inside"):
+            engine.reach(x, (60, 60, 70, 64))
+    with Engine(seeded(Noisy)) as engine, pytest.raises(InputError, match="random numbers"):
+        engine.reach(image(1, 16), (0, 0, 2, 2))

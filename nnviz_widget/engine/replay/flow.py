@@ -174,20 +174,24 @@ class Flow:
         self.patches.pop(ref, None)
         self.wholes.pop(ref, None)
         self._given.add(ref)
-        if self.plan.batches.get(ref) != _ROWS or changed.dim() < 2:
-            self.wholes[ref] = changed
-            return
-        starts, sizes = boxes_of(changed, self.base(ref), self.rows)
-        axes = [axis for axis in range(1, changed.dim()) if sizes[axis - 1] < changed.shape[axis]]
-        patch = None
-        if axes:
-            at, long = starts[:, [axis - 1 for axis in axes]], [sizes[axis - 1] for axis in axes]
-            cut = crop(changed, range(len(changed)), axes, at, long)
-            patch = Patch(cut, tuple(axes), at)
+        patch = self._boxed(changed, ref)
         if patch is not None and patch.share(changed.shape) <= _MOST:
             self.patches[ref] = patch
         else:
             self.wholes[ref] = changed
+        if self._found is not None:
+            self._note(ref)
+
+    def _boxed(self, changed: Tensor, ref: Ref) -> Patch | None:
+        """Return where a value differs from the unchanged one, and what it holds there."""
+        if self.plan.batches.get(ref) != _ROWS or changed.dim() < 2:
+            return None
+        starts, sizes = boxes_of(changed, self.base(ref), self.rows)
+        axes = [axis for axis in range(1, changed.dim()) if sizes[axis - 1] < changed.shape[axis]]
+        if not axes:
+            return None
+        at, long = starts[:, [axis - 1 for axis in axes]], [sizes[axis - 1] for axis in axes]
+        return Patch(crop(changed, range(len(changed)), axes, at, long), tuple(axes), at)
 
     def _same(self, source: Ref, target: Ref) -> None:
         if source in self.patches:

@@ -267,6 +267,12 @@ class Replay:
         self.whole_flops += sum(self.plan.flops)
         self.last_operations, self.local = flow.operations, flow.local
 
+    def changes(self, seed: Ref, value: Tensor) -> dict[Ref, Patch | Tensor]:
+        """Return every value that another value of the first sample changes, and leave all as it is."""
+        with torch.no_grad():
+            flow = Flow(self, [0], self._route(frozenset([seed]), self.plan.outputs), lambda: None)
+            return {**flow.follow(seed, value)}
+
     def begin(self, seed: Ref, value: Tensor) -> None:
         """Let one value be another, and compute all that is kept anew."""
         self._given[seed] = value
