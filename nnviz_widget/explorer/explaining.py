@@ -207,7 +207,7 @@ def _shown(info: MethodInfo, found: Attribution) -> tuple[dict[str, NDArray[Any]
         "consistent": found.consistent,
     }
     # Where a feature's number stands at each of its elements, their sum is no change of the score.
-    if found.delta is not None and "feature_mask" not in found.options:
+    if found.delta is not None and found.options.get("feature_mask") is None:
         total = sum(float(values[0].sum()) for values in found.tensors) - float(found.delta[0])
         meta |= {"delta": float(found.delta[0]), "change": total}
     if found.stderr is not None:

@@ -114,6 +114,7 @@ def test_an_attribution_ends_with_what_the_engine_gives(page):
     ("method", "options", "complete"),
     [
         ("deep_lift", {}, True),
+        ("gradient_shap", {"n_samples": 200}, True),
         ("saliency", {}, False),
         ("grad_cam", {}, False),
         ("lime", {"n_samples": 8}, False),

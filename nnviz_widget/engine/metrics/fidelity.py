@@ -41,7 +41,7 @@ def completeness(case: Case, *, baselines: Any = None) -> Generator[float, None,
         x'. By default the method's own; zero for a map from elsewhere.
     """
     promised = case.delta is not None and baselines is None
-    grouped = "feature_mask" in case.options  # each element has the number of its whole feature
+    grouped = case.options.get("feature_mask") is not None  # an element has the number of its whole feature
     asked = case.explain is None or baselines is not None
     if not promised and (grouped or not case.moves or not asked):
         return Reading(
