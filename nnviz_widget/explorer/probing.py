@@ -5,6 +5,9 @@ What an operation is, and when it runs, is told in ``operations``; what is compu
 
 from __future__ import annotations
 
+import importlib
+import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["PROBING", "influenced"]
 
 _TOP = 5
+_SLOW = "torch._dynamo"
 
 
 def _sample(exploration: Exploration, question: Question) -> int:
@@ -41,6 +45,16 @@ def _sample(exploration: Exploration, question: Question) -> int:
 
 
 # ---- what an input pixel does ------------------------------------------------------------------------------
+
+
+def _foresee(_: Exploration, __: Question) -> Reply:
+    """Load what the first forward-mode derivative of a normalisation imports, on a thread of its own.
+
+    It takes torch most of a second, which the first click on a pixel would wait for.
+    """
+    if _SLOW not in sys.modules:
+        threading.Thread(target=importlib.import_module, args=(_SLOW,), daemon=True).start()
+    return Reply()
 
 
 def _influence(exploration: Exploration, question: Question) -> Reply:
@@ -277,6 +291,7 @@ def _changed(exploration: Exploration, row: Tensor, found: Counterfactual) -> Re
 
 
 PROBING: Mapping[str, Any] = {
+    "foresee": _foresee,
     "influence": _influence,
     "logits": _logits,
     "lens": _lens,

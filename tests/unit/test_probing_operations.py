@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -166,3 +169,19 @@ def test_probes_are_those_of_the_engine_on_all_samples_that_were_given(front_end
 def test_probes_need_true_classes(explorer):
     with pytest.raises(InputError, match="true class"):
         ask(explorer, "probes")
+
+
+def test_what_the_first_influence_would_wait_for_is_loaded_when_it_is_foreseen():
+    code = """
+import sys, threading, torch
+from nnviz_widget.explorer.probing import PROBING
+assert "torch._dynamo" not in sys.modules
+PROBING["foresee"](None, None)
+for thread in threading.enumerate():
+    if thread is not threading.main_thread():
+        thread.join()
+assert "torch._dynamo" in sys.modules
+PROBING["foresee"](None, None)
+assert threading.active_count() == 1
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)

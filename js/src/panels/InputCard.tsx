@@ -12,6 +12,8 @@ import { overlayPicture, overlayTable } from "./saliencyPicture";
 import { Thumbnails } from "./Thumbnails";
 
 const SMALL = 160;
+/** A pointer that only passes over the picture wants nothing of it. */
+const REST_MS = 150;
 const OVERLAYS: [Overlay, string][] = [
   ["signed", "signed"],
   ["magnitude", "absolute"],
@@ -70,6 +72,7 @@ function Picture({ store, input }: { store: Store; input: InputImage }) {
   const { view } = store;
   const base = useRef<HTMLCanvasElement>(null);
   const over = useRef<HTMLCanvasElement>(null);
+  const resting = useRef(0);
   const shown = useShown(store);
   const overlay = view.overlay.value;
   const { height, width, rgb } = input;
@@ -142,12 +145,17 @@ function Picture({ store, input }: { store: Store; input: InputImage }) {
         tabIndex={0}
         aria-label={`sample ${input.sample}, ${height} by ${width} pixels; arrow keys read one of them`}
         onKeyDown={walk}
+        onFocus={() => store.foresee()}
+        onPointerEnter={() => {
+          resting.current = window.setTimeout(() => store.foresee(), REST_MS);
+        }}
         style={box(height, width)}
         onPointerMove={(event) => {
           const [y, x] = at(event);
           view.hover.value = describe(input, shown, overlay, y, x);
         }}
         onPointerLeave={() => {
+          clearTimeout(resting.current);
           view.hover.value = null;
         }}
         onClick={(event) => void store.inspectInput(...at(event))}

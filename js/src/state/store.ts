@@ -79,6 +79,7 @@ export class Store {
   /** Whether a kernel ever answered: a picture without one was reopened, not orphaned. */
   private heard = false;
   private stripsOf = "";
+  private foreseen = false;
   private wanted: string[] = [];
 
   constructor(
@@ -167,6 +168,13 @@ export class Store {
     } catch (error) {
       return isCancelled(error);
     }
+  }
+
+  /** Somebody reaches for the input: what a click on it takes, and takes long to load, is loaded. */
+  foresee(): void {
+    if (this.foreseen || this.wire.dead.peek()) return;
+    this.foreseen = true;
+    void this.request("foresee", {}, { slot: "prefetch foresee" }).catch(() => {});
   }
 
   async inspectInput(y: number, x: number): Promise<void> {

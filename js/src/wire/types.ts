@@ -208,6 +208,9 @@ export interface Compared {
   logit_after: number | null;
 }
 
+/** What is compared with: a sample, what Python set beside it (null), or the network without interventions. */
+export type Beside = number | null | "plain";
+
 /** A class in two runs. */
 export interface ComparedClass {
   index: number;
@@ -550,7 +553,7 @@ export interface Operations {
    * each; NaN where there is none. `other` is a sample, or null for what Python set beside this one.
    */
   compare: {
-    params: { sample: number; other: number | null; examples: "positions" | "samples" };
+    params: { sample: number; other: Beside; examples: "positions" | "samples"; changed?: Intervention[] };
     arrays: {
       cka: Float32Array;
       difference: Float32Array;
@@ -575,7 +578,7 @@ export interface Operations {
   };
   /** The maps of a layer in both runs, channel beside channel, and B less A: arrays as those of "maps". */
   compare_maps: {
-    params: { node: string; sample: number; other: number | null; max_side: number };
+    params: { node: string; sample: number; other: Beside; max_side: number; changed?: Intervention[] };
     arrays: {
       a: Uint8Array;
       low_a: Float32Array;
@@ -606,7 +609,7 @@ export interface Operations {
   };
   /** One channel of both, as it is. */
   compare_values: {
-    params: { node: string; sample: number; other: number | null; channel: number };
+    params: { node: string; sample: number; other: Beside; channel: number; changed?: Intervention[] };
     arrays: { a: Float32Array; b?: Float32Array };
     meta: { node: string; channel: number };
   };
@@ -649,6 +652,8 @@ export interface Operations {
     arrays: None;
     meta: { changes: WeightChange[] };
   };
+  /** Somebody may ask for an influence soon: what that needs is loaded beside everything else. */
+  foresee: { params: Record<string, never>; arrays: None; meta: None };
   /** What an input pixel does to every node and then every group, as a share of the activation's own length. */
   influence: {
     params: { sample: number; y: number; x: number; layer: string | null };
