@@ -57,7 +57,9 @@ class Recomputed:
     note: str = ""
 
     def __str__(self) -> str:
-        told = f"recomputed {self.share:.0%}: {self.operations} of {self.total} operations"
+        told = f"recomputed {self.share:.0%}"
+        if self.share < 1:
+            told = f"{told}: {self.operations} of {self.total} operations"
         return f"{told}; {self.note}" if self.note else told
 
 
