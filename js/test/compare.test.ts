@@ -1,4 +1,4 @@
-import { signal } from "@preact/signals";
+import { type Signal, signal } from "@preact/signals";
 import { describe, expect, it, vi } from "vitest";
 import { Comparing, choose } from "../src/compare/comparing";
 import {
@@ -153,6 +153,7 @@ function view(samples = 4) {
     signal?: AbortSignal;
   }[] = [];
   const store = {
+    changes: { key: signal(""), params: {} as Record<string, unknown> },
     synced: {
       selection,
       run: signal({ run: 1, sample: 0 }),
@@ -228,6 +229,20 @@ describe("what a view compares", () => {
     const end = new Comparing(store).follow();
     synced.run.value = { run: 2, sample: 1 };
     expect(waiting.at(-1)?.params).toMatchObject({ sample: 1, other: 0 });
+    end();
+  });
+
+  it("takes the changes of the page along, and can stand beside the network without them", () => {
+    const { store, waiting } = view();
+    const comparing = new Comparing(store);
+    const end = comparing.follow();
+    Object.assign(store.changes.params, { changed: [{ layer: "conv" }] });
+    (store.changes.key as Signal<string>).value = "one";
+    expect(waiting.at(-1)?.params).toMatchObject({ other: 1, changed: [{ layer: "conv" }] });
+    comparing.other.value = "plain";
+    expect(waiting.at(-1)?.params).toMatchObject({ other: "plain", changed: [{ layer: "conv" }] });
+    (store.changes.key as Signal<string>).value = "";
+    expect(waiting.at(-1)?.params.other).toBe(1);
     end();
   });
 

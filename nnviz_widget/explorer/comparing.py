@@ -1,12 +1,13 @@
 """Comparing for the page: what stands beside the sample on the screen, how alike the layers are, the maps.
 
 Beside it stands another sample of the batch, which the page picks, or what Python gave: another input,
-another model, another checkpoint. What an operation is, and when it runs, is told in ``operations``; what is
-computed, in the engine.
+another model, another checkpoint; and beside the network with a page's interventions that without them. What
+an operation is, and when it runs, is told in ``operations``; what is computed, in the engine.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from nnviz_widget.engine.tiles import patch_grid, planes, tiles
 from nnviz_widget.errors import InputError, StaleError
 from nnviz_widget.explorer import inputs as door
 from nnviz_widget.explorer import params
+from nnviz_widget.explorer.changing import changed_of, in_force, key_of
 from nnviz_widget.explorer.replies import Reply, growing
 from nnviz_widget.explorer.results import class_scores
 
@@ -43,7 +45,11 @@ _SHOWN = 6  # classes
 _LONGEST = 1024  # side of a matrix of tokens, or of a vector
 _FEWEST = 4  # positions by which channels are told apart
 
+#: What a page names to compare with the network without its interventions.
+_PLAIN = "plain"
+
 Key = tuple[Any, ...]
+Other = int | str | None
 
 
 @dataclass(frozen=True)
@@ -167,7 +173,11 @@ def whole(exploration: Exploration) -> Comparison:
     if held is not None and held.comparison.progress == 1 and held.key[:2] == _now(exploration):
         return held.comparison
     other = contrast.sample if held is None or contrast.given is not None else held.key[2]
-    with _stream(exploration, exploration.sample, other, "positions") as stream:
+    changed = json.loads(held.key[4] or "[]") if held is not None else []
+    with (
+        in_force(exploration, changed),
+        _stream(exploration, exploration.sample, other, "positions") as stream,
+    ):
         return stream.result()
 
 
@@ -198,10 +208,12 @@ def _now(exploration: Exploration) -> Key:
     return exploration.run_number, exploration.contrast.version
 
 
-def _stream(exploration: Exploration, sample: int, other: int | None, over: str) -> ComparisonStream:
+def _stream(exploration: Exploration, sample: int, other: Other, over: str) -> ComparisonStream:
     """Return what computes; the sample comes first in it."""
     engine, batch, given = exploration.engine, exploration.batch, exploration.contrast.given
-    if other is not None:
+    if other == _PLAIN:  # its own twin knows nothing of the interventions in force
+        return engine.stream_compare_models(engine.model, _inputs(batch, [sample]))
+    if isinstance(other, int):
         return engine.stream_compare(_inputs(batch, [sample]), _inputs(batch, [other]))
     if given is None:
         raise InputError(
@@ -249,9 +261,11 @@ def _compare(exploration: Exploration, question: Question) -> Stream:
     sample, other = _asked(exploration, question)
     over = params.choice(question.p, "examples", ("positions", "samples"))
     exploration.trace_of(sample)
-    key = (*_now(exploration), other, sample)
+    changed = changed_of(question.p)
+    key = (*_now(exploration), other, sample, key_of(changed))
     exploration.contrast.held = None  # its memory first
-    stream = _stream(exploration, sample, other, over)
+    with in_force(exploration, changed):  # a stream keeps what was in force when it was asked for
+        stream = _stream(exploration, sample, other, over)
     said = False
 
     def reply(found: Comparison) -> Reply:
@@ -265,9 +279,11 @@ def _compare(exploration: Exploration, question: Question) -> Stream:
     return reply(found)
 
 
-def _asked(exploration: Exploration, question: Question) -> tuple[int, int | None]:
+def _asked(exploration: Exploration, question: Question) -> tuple[int, Other]:
     total = exploration.batch.total
     sample = params.integer(question.p, "sample", 0, total, default=exploration.sample)
+    if question.p.get("other") == _PLAIN:
+        return sample, _PLAIN
     return sample, params.integer(question.p, "other", 0, total, default=None)
 
 
@@ -323,7 +339,7 @@ def _held(exploration: Exploration, question: Question) -> Held:
     sample, other = _asked(exploration, question)
     exploration.trace_of(sample)
     held = exploration.contrast.held
-    if held is None or held.key != (*_now(exploration), other, sample):
+    if held is None or held.key != (*_now(exploration), other, sample, key_of(changed_of(question.p))):
         raise StaleError("This comparison is no longer kept.", hint="Compare again.")
     return held
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.browser.explorer_page import number
+from tests.browser.explorer_page import SHAPES, ExplorerPage, number
 from tests.browser.test_accessibility import AXE, serious
 
 LAYER = "stage2.0.conv1"
@@ -147,7 +147,36 @@ def test_a_checkpoint_from_python_opens_the_page_and_one_without_difference_is_w
     assert white
 
 
-def test_what_cannot_be_compared_and_a_kernel_that_is_gone_are_told(explorer, lab):
+def test_the_changed_network_stands_beside_itself_as_it_is(explorer):
+    explorer.notebook.python("w.select('stem.relu', channel=3)")
+    explorer.root.locator('[role="tab"]').first.focus()
+    explorer.page.keyboard.press("a")
+    explorer.root.locator('.nn-change-kinds [data-kind="ablate"]').click()
+    explorer.root.locator('.nn-shelf li[data-kind="ablate"]').wait_for()
+    explorer.root.get_by_role("button", name="compare", exact=True).click()
+    explorer.root.get_by_role("button", name="without changes").click()
+    panel = explorer.root.locator('[data-panel="compare"]')
+    panel.locator('.nn-compare-side[data-side="B"]').get_by_text("as it is").wait_for()
+    settled(explorer, "stem.relu")
+    panel.locator('[role="option"][data-layer="stem.norm"][data-value="1"]').wait_for()
+    relu = panel.locator('[role="option"][data-layer="stem.relu"]')
+    expected = explorer.notebook.python(
+        "cka(ablated(maps(demo.model, 0, 'stem.relu')[0]), maps(demo.model, 0, 'stem.relu')[0])",
+        setup=REFERENCE
+        + """
+def ablated(one):
+    one = one.clone()
+    one[3] = 0
+    return one
+""",
+    )
+    assert float(relu.get_attribute("data-value")) == pytest.approx(expected, rel=1e-4)
+
+
+def test_what_cannot_be_compared_and_a_kernel_that_is_gone_are_told(lab):
+    explorer = ExplorerPage(lab.open([SHAPES]))
+    explorer.notebook.run()
+    explorer.wait("ready")
     explorer.notebook.python("w.compare_with(model=torch.nn.Linear(3, 4), name='linear')")
     alert = explorer.root.locator('[data-panel="compare"] [role="alert"]')
     alert.get_by_text("compared with raised").wait_for()

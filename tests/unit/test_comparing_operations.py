@@ -138,6 +138,23 @@ def test_a_narrower_model_is_drawn_with_the_channel_that_goes_with_each(explorer
     assert drawn.meta["channels_b"] == 3
 
 
+def test_the_changed_network_stands_beside_itself_as_it_is(explorer, x):
+    changed = [{"layer": "conv", "kind": "scale", "factor": 3, "on": True}]
+    meta, arrays = compare(explorer, other="plain", changed=changed)
+    assert meta["what"] == "models"
+    assert arrays["cka"][0] == pytest.approx(1)
+    assert arrays["difference"][0] == pytest.approx(2 / 3)
+    drawn = ask(explorer, "compare_values", other="plain", node="conv", channel=1, changed=changed)
+    np.testing.assert_allclose(drawn.arrays["a"], 3 * drawn.arrays["b"], rtol=1e-6)
+    # Of two inputs both are run through the changed network.
+    compare(explorer, other=4, changed=changed)
+    both = ask(explorer, "compare_values", other=4, node="conv", channel=1, changed=changed)
+    np.testing.assert_array_equal(both.arrays["a"], drawn.arrays["a"])
+    model = explorer._exploration.engine.model
+    with torch.no_grad():
+        np.testing.assert_allclose(both.arrays["b"], 3 * model.conv(x[4:5])[0, 1], atol=1e-5)
+
+
 def test_a_checkpoint_and_other_inputs_are_set_beside_it_from_python(explorer, x):
     state = {name: 2 * value for name, value in explorer._exploration.engine.model.state_dict().items()}
     explorer.compare_with(state_dict=state)

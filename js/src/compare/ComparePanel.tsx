@@ -129,7 +129,8 @@ function told(comparing: Comparing): string {
 /** Of two models: what CKA is taken over, and the other way to take it. */
 function Over({ store, comparing }: { store: Store; comparing: Comparing }) {
   const samples = store.synced.info.value?.samples ?? 1;
-  if (comparing.found.value?.meta.what !== "models" || samples < 4) return null;
+  if (comparing.other.value !== null || comparing.found.value?.meta.what !== "models" || samples < 4)
+    return null;
   const all = comparing.over.value === "samples";
   return (
     <button

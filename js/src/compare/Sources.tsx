@@ -13,12 +13,14 @@ export function Sources({ store, comparing }: { store: Store; comparing: Compari
   const given = info?.compare && info.compare.kind !== "sample" ? info.compare : null;
   const other = comparing.other.value;
   const samples = info?.samples ?? 1;
-  const b = other !== null ? `sample ${other}` : (given?.name ?? "–");
-  const ofModels = other === null && given !== null && given.kind !== "inputs";
+  const changed = store.changes.key.value !== "";
+  const b = other === "plain" ? "as it is" : other !== null ? `sample ${other}` : (given?.name ?? "–");
+  const ofModels = other === "plain" || (other === null && given !== null && given.kind !== "inputs");
+  const model = info?.model ?? "this model";
   return (
     <div class="nn-compare-sources">
       <span class="nn-compare-side" data-side="A" title="A: what is on the screen">
-        {ofModels ? (info?.model ?? "this model") : `sample ${now}`}
+        {ofModels ? (changed ? "changed" : model) : `sample ${now}`}
       </span>
       <span class="nn-compare-side" data-side="B" title={`B: ${b}`}>
         {b}
@@ -35,10 +37,22 @@ export function Sources({ store, comparing }: { store: Store; comparing: Compari
           {given.name}
         </button>
       )}
+      {changed && other !== "plain" && (
+        <button
+          type="button"
+          class="nn-chip"
+          title="the changed network beside the network as it is"
+          onClick={() => {
+            comparing.other.value = "plain";
+          }}
+        >
+          without changes
+        </button>
+      )}
       {samples > 1 && (
         <Strip
           store={store}
-          chosen={other}
+          chosen={typeof other === "number" ? other : null}
           onChoose={(sample) => {
             comparing.other.value = sample;
           }}

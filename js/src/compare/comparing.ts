@@ -5,7 +5,7 @@ import { batch, computed, effect, type Signal, signal } from "@preact/signals";
 import { Few } from "../state/few";
 import type { Store } from "../state/store";
 import { isCancelled, type WireError } from "../wire/client";
-import type { Operations } from "../wire/types";
+import type { Beside, Operations } from "../wire/types";
 import { type Measure, type Numbers, type Pair, type Plates, WHOLE, type Window } from "./rows";
 
 type Meta = Operations["compare"]["meta"];
@@ -23,8 +23,8 @@ const VALUES_KEPT = 32;
 const MAX_SIDE = 128;
 
 export class Comparing {
-  /** Another sample of the batch; null for what Python gave. */
-  readonly other: Signal<number | null>;
+  /** What stands at B. */
+  readonly other: Signal<Beside>;
   readonly over: Signal<"positions" | "samples"> = signal("positions");
   readonly measure: Signal<Measure> = signal("cka");
   readonly order: Signal<"changed" | "index"> = signal("changed");
@@ -85,6 +85,11 @@ export class Comparing {
     let before = synced.run.peek()?.sample ?? 0;
     const ends = [
       effect(() => {
+        // Without changes there is nothing beside the network as it is.
+        if (this.store.changes.key.value === "" && this.other.peek() === "plain")
+          this.other.value = this.given && this.given.kind !== "sample" ? null : this.neighbour();
+      }),
+      effect(() => {
         const given = this.given;
         if (!given || given.version === this.version) return;
         this.version = given.version;
@@ -122,15 +127,16 @@ export class Comparing {
   private key(): string {
     const { run } = this.store.synced;
     const over = this.other.value === null ? this.over.value : "positions";
-    return [run.value?.run, run.value?.sample, this.other.value, this.given?.version ?? 0, over].join("|");
+    const changed = this.store.changes.key.value;
+    const version = this.given?.version ?? 0;
+    return [run.value?.run, run.value?.sample, this.other.value, version, over, changed].join("|");
   }
 
   private async start(key: string): Promise<void> {
     this.stop();
     const stop = new AbortController();
     this.stopping = stop;
-    const other = this.other.peek();
-    const sample = this.store.synced.run.peek()?.sample ?? 0;
+    const { other } = this.asked;
     batch(() => {
       this.running.value = true;
       this.error.value = "";
@@ -140,7 +146,7 @@ export class Comparing {
     try {
       await this.store.request(
         "compare",
-        { sample, other, examples: other === null ? this.over.peek() : "positions" },
+        { ...this.asked, examples: other === null ? this.over.peek() : "positions" },
         {
           slot: "explain compare",
           signal: stop.signal,
@@ -233,8 +239,9 @@ export class Comparing {
     };
   }
 
-  private get asked(): { sample: number; other: number | null } {
-    return { sample: this.store.synced.run.peek()?.sample ?? 0, other: this.other.peek() };
+  private get asked() {
+    const sample = this.store.synced.run.peek()?.sample ?? 0;
+    return { sample, other: this.other.peek(), ...this.store.changes.params };
   }
 
   /** The exact numbers of the channel in sight; null until they are here. */
