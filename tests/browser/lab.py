@@ -37,6 +37,8 @@ CHROMIUM_FLAGS = [
     "--disable-sync",
     "--no-first-run",
     "--force-color-profile=srgb",  # screenshots look the same everywhere
+    "--use-fake-device-for-media-stream",  # a camera that shows a test picture,
+    "--use-fake-ui-for-media-stream",  # and a person who lends it
 ]
 # What JupyterLab itself prints on a healthy start, or when a test has ended a kernel on purpose.
 HARMLESS = (
@@ -122,6 +124,7 @@ class LabServer:
                 raise RuntimeError(f"JupyterLab did not start:\n{self.log.read_text()[-4000:]}")
             time.sleep(0.05)
         self._spare: str | None = None
+        self._used: list[str] = []
 
     def _answers(self) -> bool:
         try:
@@ -138,9 +141,15 @@ class LabServer:
             text = response.read()
         return json.loads(text) if text else None
 
-    def take_kernel(self) -> str:
-        """Hand out a fresh kernel that has warmed up while the test before it ran."""
+    def take_kernel(self, *, used: bool = False) -> str:
+        """Hand out a fresh kernel that has warmed up while the test before it ran, or a used one."""
+        if used and self._used:
+            return self._used.pop()
         return self._take_spare() or str(self.rest("POST", "/api/kernels", {"name": "python3"})["id"])
+
+    def give_back(self, kernel: str) -> None:
+        """Keep a kernel, emptied, for those who may have a used one."""
+        self._used.append(kernel)
 
     def warm_kernel(self) -> None:
         """Start the kernel of the next notebook now."""
@@ -270,7 +279,9 @@ class Lab:
         websocket.on("framesent", keep(self.traffic.sent))
         websocket.on("framereceived", keep(self.traffic.received))
 
-    def open(self, cells: list[str], *, name: str | None = None, kernel: bool = True) -> Notebook:
+    def open(
+        self, cells: list[str], *, name: str | None = None, kernel: bool = True, used: bool = False
+    ) -> Notebook:
         """Write a notebook with these code cells, open it, and wait for its kernel.
 
         Parameters
@@ -281,6 +292,8 @@ class Lab:
             File name without its ending; invented when not given.
         kernel : bool
             `False` opens it as a reader does who has no kernel.
+        used : bool
+            Whether a kernel will do that ran for another notebook before (`Notebook.give_kernel_back`).
         """
         self._notebooks += 1
         path = f"{name or f'test_{self._notebooks}'}.ipynb"
@@ -301,11 +314,11 @@ class Lab:
             "nbformat_minor": 5,
         }
         (self.server.root / path).write_text(json.dumps(document))
-        return self.reopen(path, kernel=kernel)
+        return self.reopen(path, kernel=kernel, used=used)
 
-    def reopen(self, path: str, *, kernel: bool = True) -> Notebook:
+    def reopen(self, path: str, *, kernel: bool = True, used: bool = False) -> Notebook:
         """Open a notebook that is on the server already."""
-        identifier = self.server.take_kernel() if kernel else None
+        identifier = self.server.take_kernel(used=used) if kernel else None
         self.page.evaluate(
             """async ([path, kernel]) => {
                 const options = kernel
@@ -442,6 +455,14 @@ class Notebook:
         """Save the notebook and return the document as it is on disk."""
         self.page.evaluate("path => panels[path].context.save()", self.path)
         return dict(json.loads((self.lab.server.root / self.path).read_text()))
+
+    def give_kernel_back(self) -> None:
+        """Empty the kernel, so that another notebook may have it when this one is closed."""
+        assert self.kernel is not None
+        empty = "import ipywidgets; ipywidgets.Widget.close_all(); get_ipython().reset()"
+        self.python("len(ipywidgets.Widget.widgets)", setup=f"{empty}; import ipywidgets")
+        self.lab.server.give_back(self.kernel)
+        self.kernel = None
 
     def close(self, *, wait: bool = False) -> None:
         """Close the notebook and end its kernel; to open it once more, wait until the kernel is gone."""

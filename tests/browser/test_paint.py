@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 
 
@@ -65,6 +67,85 @@ def test_the_painter_works_by_keyboard(painter):
     painter.notebook.page.locator('.nn-thumbs [data-sample="16"][aria-pressed="true"]').wait_for()
     keyboard.press("p")
     painter.root.locator('[data-panel="input"]').wait_for()
+
+
+TRANSFER = """
+async ([element, kind, colour]) => {
+    const canvas = new OffscreenCanvas(90, 40);  // wider than the input: its middle is taken
+    const pen = canvas.getContext('2d');
+    pen.fillStyle = '#000';
+    pen.fillRect(0, 0, 90, 40);
+    pen.fillStyle = colour;
+    pen.fillRect(20, 0, 50, 40);
+    const type = 'image/png';
+    const blob = colour ? await canvas.convertToBlob({type}) : new Blob(['no picture'], {type});
+    const data = new DataTransfer();
+    data.items.add(new File([blob], 'picture.png', {type}));
+    const options = {bubbles: true, cancelable: true};
+    const event = kind === 'paste' ? new ClipboardEvent('paste', {...options, clipboardData: data})
+                                   : new DragEvent('drop', {...options, dataTransfer: data});
+    element.dispatchEvent(event);
+    return event.defaultPrevented;
+}
+"""
+
+
+def transfer(page, kind, colour):
+    canvas = page.root.locator(".nn-paint-box canvas")
+    canvas.focus()
+    return page.page.evaluate(TRANSFER, [canvas.element_handle(), kind, colour])
+
+
+def colours(page):
+    """The colours of the painted sample's pixels, each once, in eighths."""
+    return page.notebook.python(
+        "(demo.denormalize(torch.as_tensor(w.painted)[None])[0] * 8)"
+        ".round().flatten(1).T.unique(dim=0).tolist()"
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "colour", "eighths"), [("paste", "#00f", [0, 0, 8]), ("drop", "#ff0", [8, 8, 0])]
+)
+def test_a_picture_is_pasted_or_dropped_and_becomes_a_sample(painter, kind, colour, eighths):
+    assert transfer(painter, kind, colour), "the page behind it shall not have it as well"
+    painter.notebook.eventually("[w.selection['sample'], w.run['sample']]", [16, 16])
+    assert colours(painter) == [eighths]
+    painter.root.get_by_role("button", name="undo", exact=True).click()
+    painter.notebook.eventually("bool((torch.as_tensor(w.painted) == demo.inputs[0]).all())", True)
+
+
+def test_a_picture_is_opened_and_what_is_none_is_said(painter):
+    png = painter.page.evaluate(
+        """() => {
+            const canvas = document.createElement('canvas');
+            canvas.width = canvas.height = 12;
+            const pen = canvas.getContext('2d');
+            pen.fillStyle = '#0f0';
+            pen.fillRect(0, 0, 12, 12);
+            return canvas.toDataURL('image/png').split(',')[1];
+        }"""
+    )
+    file = {"name": "green.png", "mimeType": "image/png", "buffer": base64.b64decode(png)}
+    painter.root.get_by_label("picture file").set_input_files(file)
+    painter.notebook.eventually("[w.selection['sample'], w.run['sample']]", [16, 16])
+    assert colours(painter) == [[0, 8, 0]]
+    transfer(painter, "drop", "")
+    painter.root.get_by_text("cannot read this picture").wait_for()
+    assert colours(painter) == [[0, 8, 0]]
+
+
+def test_the_camera_paints_until_it_is_stopped(painter):
+    painter.root.get_by_role("button", name="camera", exact=True).click()
+    painter.root.get_by_role("button", name="stop", exact=True).wait_for()
+    painter.root.locator('[data-role="meter"]', has_text="fps").wait_for()
+    painter.root.get_by_role("button", name="stop", exact=True).click()
+    painter.notebook.eventually("[w.selection['sample'], w.run['sample']]", [16, 16])
+    same = "float((torch.as_tensor(w.painted) == demo.inputs[0]).all(0).float().mean())"
+    assert painter.notebook.python(same) < 0.1
+    # One step back is before the camera.
+    painter.root.get_by_role("button", name="undo", exact=True).click()
+    painter.notebook.eventually(same, 1.0)
 
 
 def test_a_pixel_lights_up_what_it_does(explorer):

@@ -210,7 +210,8 @@ function Board({ store, easel, live }: BoardProps) {
       onDragOver={(event) => event.preventDefault()}
       onDrop={(event) => {
         event.preventDefault();
-        void Sources.take(pictureIn(event.dataTransfer), easel, gray);
+        event.stopPropagation();
+        void Sources.take(pictureIn(event.dataTransfer), easel, gray, live);
       }}
     >
       <div

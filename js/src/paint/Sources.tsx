@@ -16,9 +16,16 @@ export function Sources({ easel, gray, take, live }: Props) {
   const file = useRef<HTMLInputElement>(null);
   const box = useRef<HTMLDivElement>(null);
   const [camera, setCamera] = useState<(() => void) | null>(null);
+  const here = useRef(true);
   const size = { width: easel.width, height: easel.height };
 
   useEffect(() => () => camera?.(), [camera]);
+  useEffect(
+    () => () => {
+      here.current = false;
+    },
+    [],
+  );
   useEffect(() => {
     // Pasting goes to the page, not to an element; ours only while the focus is in the widget.
     const paste = (event: ClipboardEvent) => {
@@ -27,11 +34,11 @@ export function Sources({ easel, gray, take, live }: Props) {
       if (!picture || !root?.contains(document.activeElement)) return;
       event.preventDefault();
       event.stopPropagation();
-      void Sources.take(picture, easel, gray);
+      void Sources.take(picture, easel, gray, live);
     };
     document.addEventListener("paste", paste, true);
     return () => document.removeEventListener("paste", paste, true);
-  }, [easel, gray]);
+  }, [easel, gray, live]);
 
   async function film(): Promise<void> {
     if (camera) {
@@ -41,6 +48,8 @@ export function Sources({ easel, gray, take, live }: Props) {
     try {
       easel.begin();
       const stop = await watchCamera(size, gray, take);
+      // Somebody who closed the painter while the browser asked is not filmed.
+      if (!here.current) return stop();
       setCamera(() => stop);
       live.error.value = "";
     } catch (error) {
@@ -57,7 +66,7 @@ export function Sources({ easel, gray, take, live }: Props) {
         ref={file}
         aria-label="picture file"
         onChange={(event) => {
-          void Sources.take(event.currentTarget.files?.[0] ?? null, easel, gray);
+          void Sources.take(event.currentTarget.files?.[0] ?? null, easel, gray, live);
           event.currentTarget.value = "";
         }}
       />
@@ -78,9 +87,14 @@ export function Sources({ easel, gray, take, live }: Props) {
   );
 }
 
-Sources.take = async (picture: Blob | null, easel: Easel, gray: boolean): Promise<void> => {
+Sources.take = async (picture: Blob | null, easel: Easel, gray: boolean, live: Live): Promise<void> => {
   if (!picture) return;
-  const rgb = await fromFile(picture, { width: easel.width, height: easel.height }, gray);
-  easel.begin();
-  easel.take(rgb);
+  try {
+    const rgb = await fromFile(picture, { width: easel.width, height: easel.height }, gray);
+    live.error.value = "";
+    easel.begin();
+    easel.take(rgb);
+  } catch {
+    live.error.value = "The browser cannot read this picture.";
+  }
 };
