@@ -429,6 +429,31 @@ def test_rise_is_the_mean_score_of_the_masks_that_show_a_place() -> None:
     assert apart(found.stderr, each.sum(1).sqrt() / shown.sum(0)) <= 1e-6
 
 
+def test_rise_with_windows_is_the_mean_score_of_those_that_leave_a_place_alone() -> None:
+    seen: list[Tensor] = []
+    weights = torch.randn(1, 2, 9, 7, generator=torch.Generator().manual_seed(1))
+
+    def watch(output: Tensor) -> Tensor:
+        if len(output) == 100:  # else it is only looked at
+            seen.extend(output)
+        return (output * weights).sum((1, 2, 3)) + (output[:, 0, 4, 3] - 1).square() * 5
+
+    with Engine(nn.Identity()) as engine:
+        found = engine.attribute(
+            torch.ones(1, 2, 9, 7), "rise", target=watch, n_samples=500, window=3, perturbations_per_eval=100
+        )
+    shown = torch.stack(seen)[-500:]
+    assert set(shown.unique().tolist()) == {0.0, 1.0}
+    hidden = (shown == 0).all(1).float()
+    assert torch.equal((shown == 0).any(1).float(), hidden)
+    assert hidden.amax(2).sum(1).max() == 3
+    # Every place as often, the edges too.
+    assert hidden.mean(0).min() > 0.6 * hidden.mean()
+    scores = watch(shown)
+    expected = (scores[:, None, None] * (1 - hidden)).sum(0) / (1 - hidden).sum(0)
+    assert torch.allclose(found.values[0, 0], expected, atol=1e-5)
+
+
 def test_the_masks_of_rise_are_smooth_shifted_and_show_the_share_that_was_asked_for() -> None:
     seen: list[Tensor] = []
 

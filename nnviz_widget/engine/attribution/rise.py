@@ -32,6 +32,7 @@ def rise(
     n_samples: int = 1000,
     grid: int = 7,
     p: float = 0.5,
+    window: int = 0,
     baselines: Any = "zero",
     perturbations_per_eval: Any = "auto",
     seed: int = 0,
@@ -50,6 +51,9 @@ def rise(
         side each place is a cell.
     p : float
         Share of the cells that are shown.
+    window : int
+        Where it is not 0, each mask hides one square of that side at a random place and shows all else: only
+        what the square reaches is computed anew. `grid` and `p` mean nothing then.
     baselines : str, number, Tensor or tuple
         What stands where nothing is shown.
     perturbations_per_eval : int or "auto"
@@ -61,9 +65,16 @@ def rise(
     cells = whole_number(grid, "grid")
     if not isinstance(p, (int, float)) or not 0 < p < 1:
         raise InputError(f"p is a share between 0 and 1, not {p!r}.")
+    if type(window) is not int or window < 0:
+        raise InputError(f"window is a whole number of places, or 0, not {window!r}.")
     starts = task.baselines(baselines, seed)
     generator = torch.Generator().manual_seed(seed)
-    masks = [_Masks(x, count, cells, p, generator, tokens=task.embedded) for x in task.inputs]
+    masks: list[_Masks | _Windows] = []
+    for x in task.inputs:
+        if window:
+            masks.append(_Windows(x, count, window, generator, tokens=task.embedded))
+        else:
+            masks.append(_Masks(x, count, cells, p, generator, tokens=task.embedded))
     means = [_WeightedMean(samples) for _ in task.inputs]
     total = count * samples
 
@@ -136,6 +147,32 @@ class _Masks:
         """Return the part of an enlarged mask that lies over the input."""
         slices = (slice(at, at + side) for at, side in zip(shift, self._sides, strict=True))
         return mask[(slice(None), *slices)]
+
+
+class _Windows:
+    """Masks that hide one square each, and show all else."""
+
+    def __init__(self, x: Tensor, count: int, side: int, generator: torch.Generator, *, tokens: bool) -> None:
+        places = places_of(x, tokens=tokens)
+        sides = [x.shape[axis] for axis in places]
+        self._x, self._side = x, side
+        self._lines = [
+            [size if axis == place else 1 for axis, size in enumerate(x.shape)][1:] for place in places
+        ]
+        # Partly outside at the edges: every place is hidden as often.
+        self._begins = [
+            torch.randint(min(side, size) + size - 1, (count,), generator=generator) - min(side, size) + 1
+            for size in sides
+        ]
+
+    def rows(self, numbers: Tensor) -> Tensor:
+        """Return masks, 0 where they hide and 1 where they show, that broadcast to ``[B, ...]``."""
+        hidden = torch.ones(1, dtype=torch.bool)
+        for line, begins in zip(self._lines, self._begins, strict=True):
+            at = torch.arange(max(line)).reshape(line)
+            begin = begins[numbers].reshape(-1, *[1] * len(line))
+            hidden = hidden & (at >= begin) & (at < begin + self._side)
+        return (~hidden).to(self._x.device, self._x.dtype)
 
 
 class _WeightedMean:
