@@ -30,7 +30,7 @@ test-js: .venv/.dev node_modules/.package-lock.json  ## run the tests of the fro
 
 test-py: .venv/.dev $(FRONT)  ## run the tests of pytest alone
 	$(PY) scripts/chromium.py
-	$(PY) -m pytest --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
+	$(PY) -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 lint: .venv/.dev node_modules/.package-lock.json  ## check style and types
 	$(PY) -m ruff check .

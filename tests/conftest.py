@@ -15,7 +15,6 @@ from tests import torchvision_stub  # noqa: F401
 
 HERE = Path(__file__).parent
 LONGEST_FIRST = ("notebooks", "browser", "kernel", "packaging", "conformance", "unit")
-ONE_BY_ONE = ("notebooks",)  # folders whose tests share no fixture: any worker may take any of them
 
 
 def pytest_configure() -> None:
@@ -26,18 +25,10 @@ def pytest_configure() -> None:
         os.environ["OMP_NUM_THREADS"] = str(threads)  # of the kernels that tests start
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let what is short come last, where it fills what the longer ones leave to one of the workers."""
-
-    def folder(item: pytest.Item) -> str:
-        return item.path.relative_to(HERE).parts[0]
-
     order = {name: place for place, name in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: order.get(folder(item), len(order)))
-    for item in items:
-        if folder(item) not in ONE_BY_ONE:
-            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(HERE))))
+    items.sort(key=lambda item: order.get(item.path.relative_to(HERE).parts[0], len(order)))
 
 
 @pytest.fixture(autouse=True)
