@@ -39,10 +39,11 @@ CHUNK = 50
 
 
 class Subject(NamedTuple):
-    """A model and an input of one sample."""
+    """A model, an input of one sample, and what else the model is given by name."""
 
     make: Callable[[], nn.Module]
     inputs: Tensor
+    more: dict[str, Tensor] = {}  # noqa: RUF012  nobody writes to it
 
 
 def _vit() -> nn.Module:
@@ -100,6 +101,7 @@ SUBJECTS: dict[str, Subject] = {
     "bert": _words("bert"),
     "gpt2": Subject(lambda: language_model("gpt2", GPT), WORDS),
     "llama": _words("llama", num_key_value_heads=1),
+    "t5": Subject(lambda: language_model("t5", T5), WORDS, {"decoder_input_ids": WORDS[:, :5]}),
 }
 
 
@@ -112,6 +114,7 @@ class Asked:
     def expected(self, node: str, changed: Tensor) -> list[Tensor]:
         """Run the model itself on every variant."""
         inputs = self.subject.inputs.expand(len(changed), *self.subject.inputs.shape[1:])
+        more = {name: tensor.expand(len(changed), -1) for name, tensor in self.subject.more.items()}
         site = self.task.embedding if node == "input" and self.task.embedded else node
         if site == "input":
             inputs, handles = changed, []
@@ -127,7 +130,7 @@ class Asked:
             handles = [self.model.get_submodule(path).register_forward_hook(leave)]
         try:
             with torch.no_grad():
-                return [tensor for _, tensor in tensors_of(self.model(inputs.clone()))]
+                return [tensor for _, tensor in tensors_of(self.model(inputs.clone(), **more))]
         finally:
             for handle in handles:
                 handle.remove()
@@ -165,7 +168,9 @@ def test_every_change_gives_what_the_whole_model_gives(name: str) -> None:
 
         def ask(token: CancelToken) -> float:
             with torch.no_grad(), engine._twin.running():
-                task = runs.task_of(engine._twin.module, (subject.inputs,), {}, token, target=_everything)
+                task = runs.task_of(
+                    engine._twin.module, (subject.inputs,), subject.more, token, target=_everything
+                )
                 return _largest_error(Asked(task, model, subject), generator)
 
         assert engine._call(ask) <= 1e-5
