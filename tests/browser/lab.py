@@ -124,7 +124,6 @@ class LabServer:
                 raise RuntimeError(f"JupyterLab did not start:\n{self.log.read_text()[-4000:]}")
             time.sleep(0.05)
         self._spare: str | None = None
-        self._used: list[str] = []
 
     def _answers(self) -> bool:
         try:
@@ -141,15 +140,9 @@ class LabServer:
             text = response.read()
         return json.loads(text) if text else None
 
-    def take_kernel(self, *, used: bool = False) -> str:
-        """Hand out a fresh kernel that has warmed up while the test before it ran, or a used one."""
-        if used and self._used:
-            return self._used.pop()
+    def take_kernel(self) -> str:
+        """Hand out a fresh kernel that has warmed up while the test before it ran."""
         return self._take_spare() or str(self.rest("POST", "/api/kernels", {"name": "python3"})["id"])
-
-    def give_back(self, kernel: str) -> None:
-        """Keep a kernel, emptied, for those who may have a used one."""
-        self._used.append(kernel)
 
     def warm_kernel(self) -> None:
         """Start the kernel of the next notebook now."""
@@ -279,9 +272,7 @@ class Lab:
         websocket.on("framesent", keep(self.traffic.sent))
         websocket.on("framereceived", keep(self.traffic.received))
 
-    def open(
-        self, cells: list[str], *, name: str | None = None, kernel: bool = True, used: bool = False
-    ) -> Notebook:
+    def open(self, cells: list[str], *, name: str | None = None, kernel: bool = True) -> Notebook:
         """Write a notebook with these code cells, open it, and wait for its kernel.
 
         Parameters
@@ -292,8 +283,6 @@ class Lab:
             File name without its ending; invented when not given.
         kernel : bool
             `False` opens it as a reader does who has no kernel.
-        used : bool
-            Whether a kernel will do that ran for another notebook before (`Notebook.give_kernel_back`).
         """
         self._notebooks += 1
         path = f"{name or f'test_{self._notebooks}'}.ipynb"
@@ -314,11 +303,11 @@ class Lab:
             "nbformat_minor": 5,
         }
         (self.server.root / path).write_text(json.dumps(document))
-        return self.reopen(path, kernel=kernel, used=used)
+        return self.reopen(path, kernel=kernel)
 
-    def reopen(self, path: str, *, kernel: bool = True, used: bool = False) -> Notebook:
+    def reopen(self, path: str, *, kernel: bool = True) -> Notebook:
         """Open a notebook that is on the server already."""
-        identifier = self.server.take_kernel(used=used) if kernel else None
+        identifier = self.server.take_kernel() if kernel else None
         self.page.evaluate(
             """async ([path, kernel]) => {
                 const options = kernel
@@ -455,14 +444,6 @@ class Notebook:
         """Save the notebook and return the document as it is on disk."""
         self.page.evaluate("path => panels[path].context.save()", self.path)
         return dict(json.loads((self.lab.server.root / self.path).read_text()))
-
-    def give_kernel_back(self) -> None:
-        """Empty the kernel, so that another notebook may have it when this one is closed."""
-        assert self.kernel is not None
-        empty = "import ipywidgets; ipywidgets.Widget.close_all(); get_ipython().reset()"
-        self.python("len(ipywidgets.Widget.widgets)", setup=f"{empty}; import ipywidgets")
-        self.lab.server.give_back(self.kernel)
-        self.kernel = None
 
     def close(self, *, wait: bool = False) -> None:
         """Close the notebook and end its kernel; to open it once more, wait until the kernel is gone."""
