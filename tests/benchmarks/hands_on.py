@@ -38,7 +38,11 @@ RESNET = """
     w
 """
 HOOKED = """
+    import copy
     import time
+
+    if "plain" not in globals():  # a hook on the model itself would be a change that the explorer follows
+        plain = copy.deepcopy(demo.model)
 
     def hooked(layer):
         '''Seconds of a forward with a plain hook that ablates a channel.'''
@@ -47,9 +51,9 @@ HOOKED = """
             output[:, 3] = 0
             return output
         start = time.perf_counter()
-        handle = demo.model.get_submodule(layer).register_forward_hook(zero)
+        handle = plain.get_submodule(layer).register_forward_hook(zero)
         with torch.no_grad():
-            demo.model(demo.inputs[:1]).softmax(1)
+            plain(demo.inputs[:1]).softmax(1)
         handle.remove()
         return time.perf_counter() - start
 """

@@ -10,13 +10,16 @@ from tests.browser.test_accessibility import AXE, serious
 LAYER = "stage3.1.conv2"
 
 REFERENCE = """
+import copy
 import torch
+
+plain = copy.deepcopy(demo.model)  # a hook on the model itself would be seen by the explorer as well
 
 def changed(layer, change, sample=0):
     '''The plain model's own answer, with a plain hook.'''
-    handle = demo.model.get_submodule(layer).register_forward_hook(lambda m, i, out: change(out.clone()))
+    handle = plain.get_submodule(layer).register_forward_hook(lambda m, i, out: change(out.clone()))
     with torch.no_grad():
-        probabilities = demo.model(demo.inputs[sample:sample + 1]).softmax(1)[0]
+        probabilities = plain(demo.inputs[sample:sample + 1]).softmax(1)[0]
     handle.remove()
     return [round(100 * float(p), 3) for p in probabilities]
 
@@ -96,15 +99,19 @@ def test_the_bars_are_those_of_the_changed_network_and_go_back(page):
 
 
 PICTURES = """
+import copy
+import torch
+
+plain = copy.deepcopy(demo.model)
+
 def maps_of(layer, change, sample=0):
     '''The mean of each channel of a layer of the plain model, with a plain hook.'''
     kept = []
-    module = demo.model.get_submodule(layer)
-    changing = demo.model.get_submodule("stage3.1.conv2")
+    module, changing = plain.get_submodule(layer), plain.get_submodule("stage3.1.conv2")
     handles = [changing.register_forward_hook(lambda m, i, out: change(out.clone())),
                module.register_forward_hook(lambda m, i, out: kept.append(out.clone()))]
     with torch.no_grad():
-        demo.model(demo.inputs[sample:sample + 1])
+        plain(demo.inputs[sample:sample + 1])
     for handle in handles:
         handle.remove()
     return [float(v) for v in kept[0][0].flatten(1).mean(1)]
