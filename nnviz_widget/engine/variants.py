@@ -34,7 +34,7 @@ _FEW = 24
 _SURELY = 0.5
 #: It must take at most this share to be chosen.
 _GAIN = 0.9
-#: Forwards of the whole model are timed by at least this many chunks, while they may be the faster way.
+#: Either way is timed by at least this many chunks, the whole model only while it may be the faster one.
 _TRIES = 3
 #: So many variants of a chunk are compared with the whole model.
 _SAMPLE = 3
@@ -139,7 +139,7 @@ class _Way:
 
     def _faster(self) -> bool:
         part, whole = self._task.known(self._part), self._task.known(self._whole)
-        if not part.seconds:
+        if sum(part.tries.values()) < _TRIES:
             return True
         replay = min(part.seconds.values())
         if not whole.seconds:
