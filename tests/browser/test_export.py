@@ -155,8 +155,18 @@ def test_what_is_selected_leaves_no_trace(explorer):
 
 def test_what_is_shown_is_the_pane_as_it_stands(explorer):
     whole = ET.fromstring(saved(explorer, "svg-whole").read_text(encoding="utf-8"))
-    for _ in range(5):
+    for _ in range(8):
         explorer.root.get_by_role("button", name="zoom in (+)").click()
+    # It glides there: until a card has left the pane.
+    explorer.page.wait_for_function(
+        """root => {
+            const pane = root.querySelector(".nn-stage").getBoundingClientRect();
+            const cards = [...root.querySelectorAll(".nn-node")].map((card) => card.getBoundingClientRect());
+            return cards.some((card) => card.bottom < pane.top || card.top > pane.bottom
+                || card.right < pane.left || card.left > pane.right);
+        }""",
+        arg=explorer.root.element_handle(),
+    )
     shown = ET.fromstring(saved(explorer, "svg-shown").read_text(encoding="utf-8"))
     stage = explorer.root.locator(".nn-stage").bounding_box()
     assert float(shown.attrib["width"]) == pytest.approx(stage["width"], abs=1)

@@ -57,11 +57,12 @@ def add(page, kind):
 
 def bars(page):
     """Percent by class, as told on the page."""
-    told = {}
-    for bar in page.root.locator(".nn-change-bar").all():
-        title = bar.locator(".nn-change-value").inner_text()
-        told[int(bar.get_attribute("data-class"))] = number(title.replace("%", "").strip("<> "))
-    return told
+    # All at once: the rows of the next answer may be fewer.
+    rows = page.root.locator(".nn-change-bars").evaluate(
+        """list => [...list.querySelectorAll(".nn-change-bar")].map((bar) =>
+            [Number(bar.dataset.class), bar.querySelector(".nn-change-value").innerText])"""
+    )
+    return {index: number(text.replace("%", "").strip("<> ")) for index, text in rows}
 
 
 def wait_bars(page, call):
