@@ -84,7 +84,7 @@ class Live:
         self._runs = runs
         self._trace: weakref.ref[Trace] | None = None
         self._places: dict[str, Place | None] = {}
-        self._moving: tuple[tuple[int, int], Moving | None] | None = None
+        self._moving: tuple[tuple[weakref.ref[nn.Module], int], Moving | None] | None = None
 
     def run(
         self,
@@ -146,7 +146,7 @@ class Live:
         token: CancelToken,
     ) -> Moving | None:
         """Return what runs only what changed since the last frame; None where all of it must be run."""
-        state = (id(module), epoch)
+        state = (weakref.ref(module), epoch)
         if kwargs or current() or _only(args) is None or not _only(args).is_floating_point():
             return None
         if self._moving is None or self._moving[0] != state:

@@ -18,7 +18,7 @@ from nnviz_widget.engine.replay.patches import boxes_of
 from nnviz_widget.engine.replay.plan import Plan, UnsafeError, plan_of
 from nnviz_widget.engine.replay.run import Replay, matches
 from nnviz_widget.engine.sites import HEADS
-from nnviz_widget.errors import ModelError
+from nnviz_widget.errors import ModelError, OutOfMemoryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -77,23 +77,18 @@ class Replays:
         self._epoch, self._budget = epoch, budget
         self._plans: weakref.WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], Plan | str]]
         self._plans = weakref.WeakKeyDictionary()
-        self._last: tuple[tuple[Any, ...], tuple[Tensor, ...], Replayed] | None = None
-        self._asked: tuple[tuple[Any, ...], tuple[Tensor, ...]] | None = None
+        self._last: tuple[_Samples, Replayed] | None = None
+        self._asked: _Samples | None = None
 
     def again(self, task: Task) -> bool:
         """Whether these samples were asked about before: then their unchanged run is worth having."""
-        state = self._state(task, self._key(task))
-        tensors = (*task.inputs, *task.context)
-        asked, self._asked = self._asked, (state, tensors)
-        if self._ready(task, state[1]) is not None:
-            return True
-        return asked is not None and asked[0] == state and _equal(asked[1], tensors)
+        asked, self._asked = self._asked, self._samples(task)
+        return self._ready(task) is not None or (asked is not None and asked.same(self._asked))
 
     def known(self, task: Task) -> bool:
         """Whether asking about this task costs no run."""
-        key = self._key(task)
-        plan = self._plans.get(task.passes.module, {}).get(key)
-        return isinstance(plan, str) or self._ready(task, key) is not None
+        plan = self._plans.get(task.passes.module, {}).get(_key(task))
+        return isinstance(plan, str) or self._ready(task) is not None
 
     def of(self, task: Task) -> Replayed:
         """Return the replay of a task's samples.
@@ -103,11 +98,11 @@ class Replays:
         UnsafeError
             There is none; the text says why.
         """
-        key = self._key(task)
-        ready = self._ready(task, key)
+        ready = self._ready(task)
         if ready is not None:
             return ready
         self._last = None  # its memory is wanted
+        key = _key(task)
         plans = self._plans.setdefault(task.passes.module, {})
         if key not in plans:
             plans[key] = _planned(task)
@@ -119,7 +114,7 @@ class Replays:
         except (UnsafeError, *UNFORESEEN) as error:
             plans[key] = str(error) if isinstance(error, UnsafeError) else _DIFFERS
             raise UnsafeError(str(plans[key])) from error
-        self._last = (self._state(task, key), task.inputs, replayed)
+        self._last = self._samples(task), replayed
         return replayed
 
     def alone(self, task: Task) -> Replayed:
@@ -133,42 +128,50 @@ class Replays:
     @property
     def last(self) -> Replayed | None:
         """The replay that is held, if any."""
-        return self._last[2] if self._last is not None else None
+        return self._last[1] if self._last is not None else None
 
     @property
     def nbytes(self) -> int:
         """Bytes of activations that are held."""
-        return self._last[2].replay.nbytes if self._last is not None else 0
+        return self._last[1].replay.nbytes if self._last is not None else 0
 
     def refuse(self, task: Task, why: str = _DIFFERS) -> None:
         """Run this model in full from here on."""
         self._last = None
-        self._plans.setdefault(task.passes.module, {})[self._key(task)] = why
+        self._plans.setdefault(task.passes.module, {})[_key(task)] = why
 
     def clear(self) -> None:
         """Let go of all memory."""
         self._last = self._asked = None
         self._plans.clear()
 
-    def _key(self, task: Task) -> tuple[Any, ...]:
-        # For one sample or for several: what is decided by the data may differ between them.
-        return tuple((tuple(tensor.shape), tensor.dtype) for tensor in (*task.inputs, *task.context))
+    def _samples(self, task: Task) -> _Samples:
+        return _Samples(weakref.ref(task.passes.module), self._epoch(), (*task.inputs, *task.context))
 
-    def _state(self, task: Task, key: tuple[Any, ...]) -> tuple[Any, ...]:
-        return id(task.passes.module), key, self._epoch()
-
-    def _ready(self, task: Task, key: tuple[Any, ...]) -> Replayed | None:
-        if self._last is None:
-            return None
-        state, inputs, replayed = self._last
-        if state != self._state(task, key):
-            return None
-        same = _equal((*inputs, *replayed.context), (*task.inputs, *task.context))
-        return replayed if same else None
+    def _ready(self, task: Task) -> Replayed | None:
+        same = self._last is not None and self._last[0].same(self._samples(task))
+        return self._last[1] if self._last is not None and same else None
 
 
-def _equal(some: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> bool:
-    return all(a is b or torch.equal(a, b) for a, b in zip(some, others, strict=True))
+@dataclass(frozen=True)
+class _Samples:
+    """What was run: by which module, with weights of which epoch, on which tensors."""
+
+    module: weakref.ref[nn.Module]
+    epoch: int
+    tensors: tuple[Tensor, ...]
+
+    def same(self, other: _Samples) -> bool:
+        """Whether the unchanged run of these is that of the others."""
+        mine, its = self.tensors, other.tensors
+        if self.module() is not other.module() or self.epoch != other.epoch or len(mine) != len(its):
+            return False
+        return all(a is b or torch.equal(a, b) for a, b in zip(mine, its, strict=True))
+
+
+def _key(task: Task) -> tuple[Any, ...]:
+    # The number of samples among it: what is decided by the data may differ between them.
+    return tuple((tuple(tensor.shape), tensor.dtype) for tensor in (*task.inputs, *task.context))
 
 
 def _planned(task: Task) -> Plan | str:
@@ -179,6 +182,8 @@ def _planned(task: Task) -> Plan | str:
         return str(error)
     except ModelError:
         return "it does not run on another number of samples"
+    except OutOfMemoryError:
+        return "there is too little memory for it"
 
 
 class Ledger:
@@ -235,7 +240,6 @@ class Replayed:
         given = task.given()
         if len(given) != len(plan.inputs):
             raise UnsafeError("its inputs are of a kind that is not seen through")
-        self.context = task.context
         set_to: dict[Ref, Tensor] = {}
         self._seeds: tuple[Ref, ...]
         if task.embedded:
