@@ -38,6 +38,7 @@ X = torch.linspace(-1, 1, 2 * 3 * 8 * 8).reshape(2, 3, 8, 8)
 
 @pytest.fixture
 def explore(front_end):
+    others = set(threading.enumerate())
     made = []
 
     def make(*args, **kwargs):
@@ -47,7 +48,8 @@ def explore(front_end):
     yield make
     for explorer in made:
         explorer.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("nnviz")]
+    left = [one for one in threading.enumerate() if one.name.startswith("nnviz") and one not in others]
+    assert not left
 
 
 def failure(explorer):

@@ -94,8 +94,14 @@ class Page:
         return end
 
 
+def engines(others):
+    """Threads of engines that were not there before."""
+    return [one for one in threading.enumerate() if one.name.startswith("nnviz") and one not in others]
+
+
 @pytest.fixture
 def make(front_end, monkeypatch):
+    others = set(threading.enumerate())
     pages = {}
     monkeypatch.setattr(
         Explorer, "send", lambda self, content, buffers=None: pages[id(self)].hear(content, buffers)
@@ -111,7 +117,7 @@ def make(front_end, monkeypatch):
     yield make
     for explorer in made:
         explorer.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("nnviz")]
+    assert not engines(others)
 
 
 # ---- what is shown
@@ -614,6 +620,8 @@ def test_the_model_is_left_exactly_as_it_was(make):
 
 
 def test_twenty_explorers_leave_no_widget_no_tensor_no_thread(front_end):
+    others = set(threading.enumerate())
+
     def one():
         model = Net()
         w = nnviz.explore(model, X.clone(), class_names=NAMES)
@@ -636,7 +644,7 @@ def test_twenty_explorers_leave_no_widget_no_tensor_no_thread(front_end):
     assert [ref() for pair in refs for ref in pair] == [None] * 40
     assert len(_instances()) == widgets
     assert tensors() == before
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("nnviz")]
+    assert not engines(others)
 
 
 def _instances():
