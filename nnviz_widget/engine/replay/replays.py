@@ -111,6 +111,8 @@ class Replays:
             raise UnsafeError(plan)
         try:
             replayed = Replayed(plan, task, self._budget())
+        except torch.OutOfMemoryError as error:  # there may be more of it another time
+            raise UnsafeError("there is too little memory for it") from error
         except (UnsafeError, *UNFORESEEN) as error:
             plans[key] = str(error) if isinstance(error, UnsafeError) else _DIFFERS
             raise UnsafeError(str(plans[key])) from error
@@ -139,11 +141,6 @@ class Replays:
         """Run this model in full from here on."""
         self._last = None
         self._plans.setdefault(task.passes.module, {})[_key(task)] = why
-
-    def clear(self) -> None:
-        """Let go of all memory."""
-        self._last = self._asked = None
-        self._plans.clear()
 
     def _samples(self, task: Task) -> _Samples:
         return _Samples(weakref.ref(task.passes.module), self._epoch(), (*task.inputs, *task.context))
