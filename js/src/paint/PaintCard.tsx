@@ -84,8 +84,19 @@ export function PaintCard({ store }: { store: Store }) {
         </button>
       </header>
       {easel ? <Board key={easel.base} store={store} easel={easel} live={live} /> : <p>no picture</p>}
+      <Followed live={live} />
       <Thumbnails store={store} />
     </section>
+  );
+}
+
+/** How much of the network ran for the last frame: a line of its own, which is there before it says anything. */
+function Followed({ live }: { live: Live }) {
+  const share = live.rate.value?.share ?? 1;
+  return (
+    <p class="nn-soft nn-paint-followed" data-role="recomputed">
+      {share < 0.99 ? `recomputed ${percent(share)}` : "\u00a0"}
+    </p>
   );
 }
 
@@ -101,7 +112,6 @@ function Meter({ live }: { live: Live }) {
     >
       {rate.fps > 0 ? `${rate.fps.toFixed(0)} fps · ` : ""}
       {rate.ms.toFixed(0)} ms
-      {rate.share < 0.99 ? ` · recomputed ${percent(rate.share)}` : ""}
     </output>
   );
 }
