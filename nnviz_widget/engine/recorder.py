@@ -26,7 +26,7 @@ from nnviz_widget.engine.activations import version_of
 from nnviz_widget.engine.details import type_name
 from nnviz_widget.engine.eager import uncompiled
 from nnviz_widget.engine.failure import model_error, user_line
-from nnviz_widget.engine.interventions import applied, touched
+from nnviz_widget.engine.interventions import applied, current, touched
 from nnviz_widget.engine.memory import Kept
 from nnviz_widget.engine.recording import STATE, Frame, Op, Recording, Ref, tensors_of
 from nnviz_widget.engine.tape import Stop, Tape, spec_of
@@ -150,6 +150,7 @@ class Recorder:
     ) -> Recording:
         """Run the module and gather the recording."""
         recording = Recording(self.tape.ops, self.tape.refs, args=args, kwargs=kwargs, root=self.root)
+        recording.interventions = current()
         before = [version_of(tensor) for tensor in self.tensors]
         start = time.perf_counter()
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from nnviz_widget.engine.graph import Graph
+    from nnviz_widget.engine.interventions import Intervention
 
 __all__ = ["STATE", "Alias", "Frame", "Layout", "Op", "Recording", "Ref", "Spec", "Weight", "tensors_of"]
 
@@ -213,6 +214,8 @@ class Recording:
         ``run``, or ``shapes`` for a pass without values; and why there are none.
     weights : list of Weight
         Parameters and buffers of the model that ran, each once; known when the graph is.
+    interventions : tuple of Intervention
+        Those that were in force, the outermost first.
     """
 
     ops: list[Op]
@@ -230,6 +233,7 @@ class Recording:
     kind: str = "run"
     note: str = ""
     weights: list[Weight] = field(default_factory=list)
+    interventions: tuple[Intervention, ...] = ()
     root: Frame | None = None
     _graph: Graph | None = None
 

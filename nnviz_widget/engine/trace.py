@@ -69,6 +69,8 @@ class Trace:
         ``run``, or ``shapes``: a pass over shapes alone, where every question about values raises.
     note : str
         Why there are only shapes, for people; empty for a run.
+    interventions : tuple of Intervention
+        Those that the pass ran under.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class Trace:
         self.complete = recording.complete
         self.kind = recording.kind
         self.note = recording.note
+        self.interventions = recording.interventions
         self.epoch = epoch
         self._module_path = module_path
         self._recompute = recompute

@@ -57,6 +57,11 @@ class Altered:
         with within(self._made):
             yield
 
+    @property
+    def key(self) -> str:
+        """The list of the run, as `key_of` writes it."""
+        return self._key[1]
+
     def clear(self) -> None:
         """Forget the run."""
         self._trace, self._made = None, ()

@@ -16,6 +16,7 @@ from nnviz_widget.engine.attribution.baselines import baseline_of
 from nnviz_widget.engine.attribution.registry import MethodInfo, known_methods, method_named
 from nnviz_widget.errors import InputError
 from nnviz_widget.explorer import params
+from nnviz_widget.explorer.changing import changed_of, key_of
 from nnviz_widget.explorer.pictures import draw_sample
 from nnviz_widget.explorer.replies import Reply, growing, saved
 
@@ -36,27 +37,30 @@ _KEPT = 48
 
 
 class Shelf:
-    """The attributions that the page shows, by the page's own names for them; the newest are kept."""
+    """The attributions that the page shows, by the page's own names for them; the newest are kept.
+
+    Of a network that was changed they are kept apart, under what it was changed by (`changing.key_of`).
+    """
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[str, tuple[int, Attribution]] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str], tuple[int, Attribution]] = OrderedDict()
 
-    def put(self, key: str, sample: int, attribution: Attribution) -> None:
+    def put(self, key: str, sample: int, attribution: Attribution, changed: str = "") -> None:
         """Keep one."""
-        self._kept[key] = (sample, attribution)
-        self._kept.move_to_end(key)
+        self._kept[key, changed] = (sample, attribution)
+        self._kept.move_to_end((key, changed))
         while len(self._kept) > _KEPT:
             self._kept.popitem(last=False)
 
-    def get(self, key: str) -> tuple[int, Attribution]:
+    def get(self, key: str, changed: str = "") -> tuple[int, Attribution]:
         """Return the sample and its attribution, or raise `InputError` where it is no longer kept."""
-        if key not in self._kept:
+        if (key, changed) not in self._kept:
             raise InputError("This attribution is no longer kept.", hint="Compute it again.")
-        return self._kept[key]
+        return self._kept[key, changed]
 
     def all(self) -> dict[str, Attribution]:
         """Return all of them, the newest last."""
-        return {key: attribution for key, (_, attribution) in self._kept.items()}
+        return {key: attribution for (key, _), (_, attribution) in self._kept.items()}
 
     def clear(self) -> None:
         """Let go of all."""
@@ -89,13 +93,13 @@ def _attribute(exploration: Exploration, question: Question) -> Stream:
     info = method_named(params.name(p, "method"))
     target = params.integer(p, "target", 0, 2**31, default=None)
     args, kwargs = exploration.batch.sample(sample)
-    stream = exploration.engine.stream(
-        kwargs or args, info.name, target=target, **_options(exploration, info, p.get("options"))
-    )
+    options, changed = _options(exploration, info, p.get("options")), changed_of(p)
+    with exploration.altered.again(exploration, changed):  # a stream keeps what it was asked under
+        stream = exploration.engine.stream(kwargs or args, info.name, target=target, **options)
     found = yield from growing(
         stream, question.token, lambda part: Reply(*_shown(info, part), epoch=part.epoch)
     )
-    exploration.shelf.put(key, sample, found)
+    exploration.shelf.put(key, sample, found, key_of(changed))
     return Reply(*_shown(info, found), epoch=found.epoch)
 
 
@@ -168,8 +172,10 @@ def _judge(exploration: Exploration, question: Question) -> Stream:
     metrics = params.names(question.p, "metrics", 32)
     if not keys or not metrics:
         raise InputError("A table needs attributions and metrics.")
-    shown = {key: exploration.shelf.get(key)[1] for key in keys}
-    tables = exploration.engine.stream_evaluate(shown, metrics)
+    changed = changed_of(question.p)
+    shown = {key: exploration.shelf.get(key, key_of(changed))[1] for key in keys}
+    with exploration.altered.again(exploration, changed):
+        tables = exploration.engine.stream_evaluate(shown, metrics)
     found = yield from growing(tables, question.token, lambda part: Reply(meta=_table(part)))
     return Reply(meta=_table(found))
 
@@ -254,7 +260,8 @@ def _file(exploration: Exploration, question: Question) -> Reply:
         raise InputError("'keys' names no attribution.")
     from nnviz_widget.explorer.figures import written  # noqa: PLC0415  matplotlib on demand
 
-    shown = [exploration.shelf.get(key) for key in keys]
+    network = key_of(changed_of(question.p))
+    shown = [exploration.shelf.get(key, network) for key in keys]
     data = written(exploration, shown, kind)
     return Reply({"data": np.frombuffer(data, np.uint8)}, {"kind": kind})
 

@@ -16,6 +16,7 @@ import torch
 from nnviz_widget.engine.tiles import unit_at
 from nnviz_widget.errors import InputError
 from nnviz_widget.explorer import params
+from nnviz_widget.explorer.changing import run_of
 from nnviz_widget.explorer.replies import Reply
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Changes:
 
 def _arithmetic(exploration: Exploration, question: Question) -> Reply:
     p = question.p
-    trace = exploration.trace_of(_sample(exploration, question))
+    trace = run_of(exploration, p)
     node = exploration.resolve(params.name(p, "node"))
     unit = params.integers(p, "unit", 8)
     ref = trace.refs.get(node)
@@ -94,6 +95,7 @@ def _arithmetic(exploration: Exploration, question: Question) -> Reply:
         "result": found.result,
         "actual": found.actual,
         "error": found.error,
+        "changed_by": found.changed_by,
         "numbers": [[name, value] for name, value in found.numbers.items()],
         "operands": [
             {"name": part.name, "value": part.value, "node": part.node, "index": list(part.index)}
@@ -173,7 +175,7 @@ def _attention(arrays: Mapping[str, Tensor], head: int | None) -> tuple[Arrays, 
 
 
 def _curve(exploration: Exploration, question: Question) -> Reply:
-    trace = exploration.trace_of(_sample(exploration, question))
+    trace = run_of(exploration, question.p)
     node = exploration.resolve(params.name(question.p, "node"))
     curve = exploration.engine.activation_curve(trace, node)
     arrays = {name: _floats(getattr(curve, name)) for name in ("x", "y", "slope", "counts", "edges")}
@@ -271,10 +273,6 @@ def _change_weight(exploration: Exploration, question: Question) -> Reply:
         exploration.changes.add(exploration, found.layer, name, entry, float(value))
     exploration.run(exploration.sample)
     return Reply(meta={"changes": exploration.changes.listed})
-
-
-def _sample(exploration: Exploration, question: Question) -> int:
-    return params.integer(question.p, "sample", 0, exploration.batch.count, default=exploration.sample)
 
 
 def _floats(values: Tensor) -> NDArray[np.float32]:

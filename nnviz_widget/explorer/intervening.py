@@ -14,12 +14,13 @@ from nnviz_widget.engine.patching import EACH
 from nnviz_widget.explorer import params
 from nnviz_widget.explorer.changing import changed_of, in_force, inputs_of, sample_of
 from nnviz_widget.explorer.replies import Reply, growing, saved
-from nnviz_widget.explorer.results import class_scores, find_logits, predictions
+from nnviz_widget.explorer.results import class_scores, find_logits, next_token, predictions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from nnviz_widget.engine.knock_outs import KnockOuts
     from nnviz_widget.engine.patching import PatchEffects
@@ -47,7 +48,7 @@ def _intervene(exploration: Exploration, question: Question) -> Reply:
     return Reply(
         meta={
             "sample": sample,
-            "classes": _compared(exploration, before, after),
+            **_compared(exploration, before, after, exploration.batch.row(sample)),
             "predictions": predictions(after, exploration.names, exploration.target_of(sample)),
             "calls": made.calls,
             "errors": made.errors,
@@ -63,20 +64,26 @@ def _known_output(exploration: Exploration, sample: int) -> Any:
     return trace.output if trace is not None and fresh and trace.kind == "run" else None
 
 
-def _compared(exploration: Exploration, before: Any, after: Any) -> list[dict[str, Any]]:
+def _compared(exploration: Exploration, before: Any, after: Any, row: Tensor) -> dict[str, Any]:
     """Return the classes that are likely with or without the interventions, the likeliest before first.
 
-    None where the output is no row of class scores.
+    Of a language model they are what comes after the last token, whose place is told as ``token``. None where
+    the output has no class scores.
     """
     found = [find_logits(output) for output in (before, after)]
-    scored = [class_scores(one[1]) for one in found if one is not None]
-    if len(scored) < 2:
-        return []
+    scores = [one[1] for one in found if one is not None]
+    told: dict[str, Any] = {}
+    if not scores:
+        scores = [one for output in (before, after) if (one := next_token(output, row)) is not None]
+        told = {"token": row.shape[1] - 1} if scores else {}
+    if len(scores) < 2:
+        return {"classes": []}
+    scored = [class_scores(one) for one in scores]
     (shares, logits), (new_shares, new_logits) = scored
     best = [np.argsort(-np.nan_to_num(one, nan=-1.0), kind="stable")[:_SHOWN] for one in (shares, new_shares)]
     chosen = list(dict.fromkeys([*map(int, best[0]), *map(int, best[1][:3])]))
     names = exploration.names or {}
-    return [
+    classes = [
         {
             "index": index,
             "name": names.get(index, str(index)),
@@ -87,6 +94,7 @@ def _compared(exploration: Exploration, before: Any, after: Any) -> list[dict[st
         }
         for index in chosen
     ]
+    return told | {"classes": classes}
 
 
 def _finite(number: float) -> float | None:

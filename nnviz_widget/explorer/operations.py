@@ -222,8 +222,8 @@ def _stats(exploration: Exploration, question: Question) -> Reply:
 
 
 def _measure(exploration: Exploration, question: Question) -> Reply:
-    trace = exploration.trace_of(_sample(exploration, question))
     by = params.choice(question.p, "by", MEASURES)
+    trace = run_of(exploration, question.p)
     measured = exploration.engine.measure(trace, by, progress=question.progress)
     numbers = [nan if number is None else number for number in measured.values()]
     return Reply({"values": np.asarray(numbers, dtype=np.float32)}, {"by": by})

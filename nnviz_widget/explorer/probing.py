@@ -18,6 +18,7 @@ from nnviz_widget.engine.counterfactual import METHODS, NORMS
 from nnviz_widget.engine.tiles import planes, tiles
 from nnviz_widget.errors import InputError
 from nnviz_widget.explorer import params
+from nnviz_widget.explorer.changing import changed_of, run_of, sample_of
 from nnviz_widget.explorer.pictures import draw_sample
 from nnviz_widget.explorer.replies import Reply, growing
 from nnviz_widget.explorer.results import class_scores, find_logits
@@ -40,10 +41,6 @@ _TOP = 5
 _SLOW = "torch._dynamo"
 
 
-def _sample(exploration: Exploration, question: Question) -> int:
-    return params.integer(question.p, "sample", 0, exploration.batch.total, default=exploration.sample)
-
-
 # ---- what an input pixel does ------------------------------------------------------------------------------
 
 
@@ -60,10 +57,10 @@ def _foresee(_: Exploration, __: Question) -> Reply:
 def _influence(exploration: Exploration, question: Question) -> Reply:
     """Answer with how strongly every node answers to a pixel, and with the maps of the open layer."""
     started = time.perf_counter()
-    sample = _sample(exploration, question)
-    trace = exploration.trace_of(sample)
-    place, change = _pixel(exploration, question, sample)
-    found = exploration.engine.influence(trace, place, change=change)
+    trace = run_of(exploration, question.p)
+    place, change = _pixel(exploration, question, sample_of(exploration, question.p))
+    with exploration.altered.again(exploration, changed_of(question.p)):
+        found = exploration.engine.influence(trace, place, change=change)
     exploration.influenced = found
     names = [*(node.id for node in trace.graph.nodes), *(group.id for group in trace.graph.groups)]
     strength = [_answer(trace, name, found.derivatives) for name in names]
@@ -149,7 +146,7 @@ def _measured_logits(
 
 def _logits(exploration: Exploration, question: Question) -> Reply:
     """Answer with all logits of the run on the screen: few numbers, kept by the page."""
-    trace = exploration.trace_of(_sample(exploration, question))
+    trace = run_of(exploration, question.p)
     found = find_logits(trace.output)
     if found is None:
         raise InputError("The model's output is no row of class scores.")
@@ -164,8 +161,9 @@ def _logits(exploration: Exploration, question: Question) -> Reply:
 
 def _lens(exploration: Exploration, question: Question) -> Reply:
     """Answer with the most probable classes after each block, at the last token where there are several."""
-    trace = exploration.trace_of(_sample(exploration, question))
-    found = exploration.engine.logit_lens(trace)
+    trace = run_of(exploration, question.p)
+    with exploration.altered.again(exploration, changed_of(question.p)):
+        found = exploration.engine.logit_lens(trace)
     logits = found.logits[:, 0]
     token = int(logits.shape[1]) - 1 if logits.dim() == 3 else None
     if token is not None:
@@ -199,7 +197,8 @@ def _probes(exploration: Exploration, question: Question) -> Stream:
             "Linear probes need the true class of each sample.", hint="Give them: explore(..., target=...)."
         )
     args, kwargs = exploration.batch.whole()
-    stream = exploration.engine.stream_linear_probes(kwargs or args, exploration.targets)
+    with exploration.altered.again(exploration, changed_of(question.p)):
+        stream = exploration.engine.stream_linear_probes(kwargs or args, exploration.targets)
     return _told((yield from growing(stream, question.token, _told)))
 
 
@@ -221,7 +220,7 @@ def _told(found: LinearProbes) -> Reply:
 def _counterfactual(exploration: Exploration, question: Question) -> Stream:
     """Stream a changed picture and what was added to it, magnified by the page."""
     p = question.p
-    sample = _sample(exploration, question)
+    sample = sample_of(exploration, p)
     exploration.trace_of(sample)
     row = exploration.batch.row(sample)
     target = params.integer(p, "target", 0, 2**31, default=None)
@@ -230,14 +229,14 @@ def _counterfactual(exploration: Exploration, question: Question) -> Stream:
         raise InputError("'budget' must be a number above 0.")
     norm = params.choice(p, "norm", NORMS)
     args, kwargs = exploration.batch.sample(sample)
-    stream = exploration.engine.stream_counterfactual(
-        kwargs or args,
-        target,
-        method=params.choice(p, "method", METHODS),
-        norm=norm,
-        steps=params.integer(p, "steps", 1, 1001, default=40),
+    options = {
+        "method": params.choice(p, "method", METHODS),
+        "norm": norm,
+        "steps": params.integer(p, "steps", 1, 1001, default=40),
         **_range(exploration, row, float(budget)),
-    )
+    }
+    with exploration.altered.again(exploration, changed_of(p)):
+        stream = exploration.engine.stream_counterfactual(kwargs or args, target, **options)
     found = yield from growing(stream, question.token, lambda part: _changed(exploration, row, part))
     return _changed(exploration, row, found)
 

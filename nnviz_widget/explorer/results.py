@@ -24,6 +24,7 @@ __all__ = [
     "describe_shapes",
     "find_logits",
     "gradient_maps",
+    "next_token",
     "path_change",
     "predictions",
 ]
@@ -57,6 +58,23 @@ def find_logits(output: Any) -> tuple[str, Tensor] | None:
     ):
         return key, scores
     return None
+
+
+def next_token(output: Any, tokens: Tensor) -> Tensor | None:
+    """Return the scores ``[1, K]`` of what comes after the last token; None of what is no language model.
+
+    Parameters
+    ----------
+    output : object
+        What the model returned, as for `find_logits`.
+    tokens : Tensor
+        The input of one sample, ``[1, T]`` whole numbers in a language model.
+    """
+    scores = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", output)
+    read = not tokens.is_floating_point() and tokens.dim() == 2
+    if not read or not isinstance(scores, Tensor) or scores.dim() != 3 or not scores.is_floating_point():
+        return None
+    return scores[:, -1] if scores.shape[:2] == tokens.shape and scores.shape[2] > 1 else None
 
 
 def class_scores(scores: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

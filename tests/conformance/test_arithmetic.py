@@ -461,3 +461,58 @@ def test_every_layer_of_a_recurrent_text_model():
     torch.manual_seed(0)
     with traced(Text(), torch.randint(20, (2, 7))) as (engine, trace):
         assert {"lookup", "gates", "weighted_sum", "softmax", "copy"} <= every_node(engine, trace, count=5)
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.mix = nn.LayerNorm(8), nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x):
+        inner = self.norm(x)
+        return x + self.mix(inner, inner, inner)[0]
+
+
+@pytest.mark.parametrize("site", ["0", "0.norm", "0.mix", "1"])
+def test_what_an_intervention_changed_is_read_as_changed_by_all_that_comes_after(site):
+    torch.manual_seed(0)
+    model = nn.Sequential(Residual(), Residual(), nn.Linear(8, 4)).eval()
+    x = torch.randn(2, 5, 8)
+    kept = {}
+    reference = copy.deepcopy(model)
+    reference.get_submodule(site).register_forward_hook(
+        lambda _, __, out: (-3 * out[0], *out[1:]) if isinstance(out, tuple) else -3 * out
+    )
+    for name, module in reference.named_modules():
+        module.register_forward_hook(lambda _, __, out, name=name: kept.update({name: out}))
+    with torch.no_grad():
+        reference(x)
+    with nnviz.Engine(model) as engine:
+        with engine.intervene(site, "scale", factor=-3.0):
+            trace = engine.trace(x)
+        for name in ("0.norm", "0.mix", "0/add", "0", "1.norm", "1.mix", "1/add", "1", "2", "output"):
+            found = engine.arithmetic(trace, name, (2, 3), sample=1)
+            if name in kept:
+                value = kept[name][0] if isinstance(kept[name], tuple) else kept[name]
+                assert found.actual == pytest.approx(float(value[1, 2, 3]), abs=1e-5)
+            if name == site:
+                assert found.changed_by == [f'engine.intervene("{site}", "scale", factor=-3.0)']
+                assert -3 * found.result == pytest.approx(found.actual, abs=1e-5)
+                assert "changed by engine.intervene" in str(found)
+            else:
+                assert found.changed_by == []
+                assert found.error <= TOLERANCE, (site, name, found)
+
+
+def test_a_layer_whose_heads_are_changed_inside_of_it_shows_no_wrong_sum():
+    torch.manual_seed(0)
+    model = nn.Sequential(Residual(), nn.Linear(8, 4)).eval()
+    with nnviz.Engine(model) as engine:
+        with engine.intervene("0.mix", "ablate", head=1):
+            trace = engine.trace(torch.randn(1, 5, 8))
+        found = engine.arithmetic(trace, "0.mix", (2, 3))
+        assert not found.known
+        assert 'engine.intervene("0.mix", "ablate", head=1)' in found.note
+        assert found.actual == float(trace.activation("0.mix")[0, 2, 3])
+        for name in ("0/add", "1"):
+            check(engine, trace, name)

@@ -1,12 +1,15 @@
-"""Maps, thumbnails, statistics and gradients of the network as a page changed it, beside plain hooks."""
+"""All that a page shows of the network as it changed it, beside plain hooks on the same model."""
 
 from __future__ import annotations
+
+import copy
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from nnviz_widget.engine.engine import Engine
 from tests.unit.test_explaining import Page
 from tests.unit.test_intervening import CONV, ablation
 
@@ -139,6 +142,107 @@ def test_the_predictions_of_the_changed_network_come_as_those_of_a_run_do(page):
         shares = hooked(page.model, page.inputs[:1], "two", CONV)[1].softmax(1)[0]
     for entry in meta["predictions"]["classes"]:
         assert entry["prob"] == pytest.approx(float(shares[entry["index"]]), abs=1e-5)
+
+
+def told(page, op, **p):
+    """The meta of the last answer, and its arrays by name."""
+    rid = f"{op}{len(page.replies)}"
+    reply = page.ask(op, rid, **p)[-1]
+    assert reply["t"] == "chunk", reply
+    return reply["meta"], {one["name"]: page.array(rid, one["name"]) for one in reply["arrays"]}
+
+
+def hooked_copy(model: nn.Module, name: str) -> nn.Module:
+    copied = copy.deepcopy(model)
+    for path, hook in HOOKS[name].items():
+        copied.get_submodule(path).register_forward_hook(hook)
+    return copied
+
+
+def test_a_number_that_was_set_is_told_as_set_and_others_are_sums_of_what_came(page):
+    changed = KINDS["two"]
+    with torch.no_grad():
+        set_here, _ = hooked(page.model, page.inputs[:1], "two", CONV)
+        came, _ = hooked(page.model, page.inputs[:1], "two", "features.pool1")
+        own = page.model.get_submodule(CONV)(came)
+    for channel in (3, 2):
+        unit = [channel, 2, 1]
+        meta, arrays = told(page, "arithmetic", node=CONV, sample=0, unit=unit, changed=changed)
+        assert meta["result"] == pytest.approx(float(own[(0, *unit)]), abs=1e-5)
+        assert meta["actual"] == pytest.approx(float(set_here[(0, *unit)]), abs=1e-6)
+        assert meta["changed_by"] == (
+            [f'engine.intervene("{CONV}", "ablate", channel=3)'] if channel == 3 else []
+        )
+        assert (meta["error"] is None) == (channel == 3)
+        assert float(arrays["partial"].sum()) + meta["rest"] == pytest.approx(
+            float(own[(0, *unit)] - page.model.get_submodule(CONV).bias[channel].detach()), abs=1e-5
+        )
+    meta, _ = told(page, "arithmetic", node=LATER, sample=0, unit=[3, 1, 1], changed=changed)
+    assert meta["changed_by"] == []
+    assert meta["error"] < 1e-5
+    plain, _ = told(page, "arithmetic", node=CONV, sample=0, unit=[3, 2, 1])
+    assert plain["changed_by"] == []
+    assert plain["error"] < 1e-5
+
+
+def test_a_curve_stands_over_what_the_function_gets_then(page):
+    with torch.no_grad():
+        given, _ = hooked(page.model, page.inputs[:1], "two", "features.conv3")
+    meta, _ = told(page, "curve", node="features.relu3", sample=0, changed=KINDS["two"])
+    assert meta["saturated"] == pytest.approx(float((given <= 0).double().mean()), abs=1e-6)
+
+
+@pytest.mark.parametrize("by", ["mean", "dead"])
+def test_what_the_graph_is_coloured_by_is_of_the_changed_network(page, by):
+    _, arrays = told(page, "measure", by=by, sample=0, changed=KINDS["two"])
+    ids = page.exploration.current.graph.ids()
+    values = dict(zip(ids, arrays["values"], strict=True))
+    for layer in (CONV, LATER):
+        with torch.no_grad():
+            value, _ = hooked(page.model, page.inputs[:1], "two", layer)
+        dead = float((value[0].flatten(1) == 0).all(1).double().mean())
+        expected = float(value.double().mean()) if by == "mean" else dead
+        assert values[layer] == pytest.approx(expected, abs=1e-5)
+
+
+def test_attributions_and_their_table_are_of_the_changed_network(page):
+    keys = {"saliency": "a", "integrated_gradients": "b"}
+    for method, key in keys.items():
+        meta, _ = told(page, "attribute", key=key, method=method, sample=0, target=3, changed=KINDS["two"])
+        assert meta["call"].startswith(f'with engine.intervene("{CONV}", "ablate", channel=3), engine.')
+    table, _ = told(page, "judge", keys=[*keys.values()], metrics=["deletion"], changed=KINDS["two"])
+    with Engine(hooked_copy(page.model, "two")) as other:
+        expected = {key: other.attribute(page.inputs[:1], method, target=3) for method, key in keys.items()}
+        rows = other.evaluate(expected, ["deletion"]).rows
+        for key, found in expected.items():
+            _, shown = page.exploration.shelf.get(key, page.exploration.altered.key)
+            torch.testing.assert_close(shown.values, found.values, atol=1e-5, rtol=1e-4)
+    for row, wanted in zip(table["rows"], rows, strict=True):
+        assert row["values"]["deletion"] == pytest.approx(wanted["deletion"], abs=1e-4)
+    # They are never taken for those of the network as it is.
+    assert page.ask("judge", "x", keys=["a"], metrics=["deletion"])[-1]["t"] == "error"
+
+
+def test_the_page_of_the_output_is_of_the_changed_network(page):
+    other = hooked_copy(page.model, "two")
+    meta, arrays = told(page, "logits", sample=0, changed=KINDS["two"])
+    with torch.no_grad():
+        np.testing.assert_allclose(arrays["logits"], other(page.inputs[:1])[0], atol=1e-5)
+    wish = {"target": 5, "method": "fgsm", "norm": "linf", "budget": 0.1, "steps": 5}
+    meta, arrays = told(page, "counterfactual", sample=0, changed=KINDS["two"], **wish)
+    scale = page.exploration.affine(page.inputs[:1]).scale.float()
+    added = torch.from_numpy(arrays["difference"].copy())[..., :1].permute(2, 0, 1) / scale[:, None, None]
+    with torch.no_grad():
+        shares = other(page.inputs[:1] + added).softmax(1)[0]
+    for entry in meta["classes"]:
+        assert entry["prob"] == pytest.approx(float(shares[entry["index"]]), abs=1e-5)
+    meta, arrays = told(page, "influence", sample=0, y=10, x=10, layer=LATER, changed=KINDS["two"])
+    step = torch.zeros_like(page.inputs[:1])
+    step[0, :, 10, 10] = 1
+    with torch.no_grad():
+        moved = other(page.inputs[:1] + meta["change"] * step) - other(page.inputs[:1])
+    for entry in meta["classes"]:
+        assert entry["by"] == pytest.approx(float(moved[0, entry["index"]]), abs=1e-4)
 
 
 @pytest.mark.parametrize("wrong", ["much", [1], [{}] * 65])

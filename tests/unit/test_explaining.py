@@ -75,7 +75,7 @@ class Page:
         message, buffers = self.replies[rid][at], self.buffers[rid][at]
         index = next(i for i, one in enumerate(message["arrays"]) if one["name"] == name)
         described = message["arrays"][index]
-        kinds = {"f4": np.float32, "u1": np.uint8}
+        kinds = {"f4": np.float32, "u1": np.uint8, "i4": np.int32}
         return np.frombuffer(buffers[index], kinds[described["dtype"]]).reshape(described["shape"])
 
 

@@ -7,8 +7,15 @@ import json
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from nnviz_widget.engine.engine import Engine
+from nnviz_widget.explorer.exploration import Exploration
+from nnviz_widget.explorer.inputs import read_batch
+from nnviz_widget.explorer.intervening import INTERVENING
+from nnviz_widget.explorer.pictures import read_denormalize
+from nnviz_widget.explorer.probing import PROBING
+from nnviz_widget.explorer.replies import Question
 from tests.unit.test_explaining import Page
 
 CONV = "features.conv2"
@@ -49,6 +56,61 @@ def test_predictions_stand_beside_those_of_the_network_as_it_is(page):
         f'engine.intervene("{CONV}", "ablate", channel=3)',
         f'engine.intervene("{CONV}", "scale", factor=2.0)',
     ]
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mix = nn.Linear(8, 8)
+
+    def forward(self, x):
+        return x + torch.tanh(self.mix(x).cumsum(1))
+
+
+class Words(nn.Module):
+    """Tells at every token which one comes next."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = nn.Embedding(40, 8), nn.Linear(8, 40)
+        self.blocks = nn.ModuleList(Block() for _ in range(3))
+
+    def forward(self, ids):
+        x = self.embed(ids)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x)
+
+
+def test_a_language_model_is_compared_by_what_comes_after_the_last_token_and_its_lens_follows():
+    torch.manual_seed(0)
+    model, ids = Words().eval(), torch.randint(40, (2, 6))
+    batch = read_batch(model, ids)
+    exploration = Exploration(
+        Engine(model), batch, names=None, targets=None, denormalize=read_denormalize(None, batch.main)
+    )
+    exploration.ask(lambda: exploration.run(0))
+    twice = {"layer": "blocks.1", "kind": "scale", "factor": -2.0, "on": True}
+
+    def ask(operation, **p):
+        return exploration.ask(
+            lambda: operation(exploration, Question(p, (), None, lambda done, total: None))
+        )
+
+    meta = ask(INTERVENING["intervene"], sample=0, interventions=[twice]).meta
+    lens = ask(PROBING["lens"], sample=0, token=5, changed=[twice])
+    exploration.close()
+    with torch.no_grad():
+        before = model(ids[:1])[0, -1].softmax(0)
+        model.blocks[1].register_forward_hook(lambda _, __, out: -2 * out)
+        after = model(ids[:1])[0, -1].softmax(0)
+    assert meta["token"] == 5
+    assert {entry["index"] for entry in meta["classes"]} >= {int(before.argmax()), int(after.argmax())}
+    for entry in meta["classes"]:
+        assert entry["before"] == pytest.approx(float(before[entry["index"]]), abs=1e-6)
+        assert entry["after"] == pytest.approx(float(after[entry["index"]]), abs=1e-6)
+    assert lens.meta["final"]["index"] == int(after.argmax())
+    assert lens.arrays["final"][-1] == pytest.approx(float(after.max()), abs=1e-6)
 
 
 def test_what_is_switched_off_changes_nothing_and_what_cannot_be_is_told(page):

@@ -18,7 +18,8 @@ from nnviz_widget.engine.arithmetic.elementwise import FORMULAS, curve_of, formu
 from nnviz_widget.engine.arithmetic.moves import MOVES, came_from
 from nnviz_widget.engine.arithmetic.registry import KNOWN
 from nnviz_widget.engine.arithmetic.result import Arithmetic, Curve
-from nnviz_widget.engine.arithmetic.values import Case, NotApartError, Values
+from nnviz_widget.engine.arithmetic.values import Case, NotApartError, Values, changed_at, is_inside
+from nnviz_widget.engine.sites import HEADS
 from nnviz_widget.engine.units import locate
 from nnviz_widget.errors import InputError
 
@@ -36,6 +37,7 @@ _MOVES = frozenset(MOVES.split())
 _SATURATED = 0.05
 _POINTS = 241
 _BARS = 48
+_EQUAL = 1e-5
 
 
 def arithmetic(
@@ -63,6 +65,7 @@ def arithmetic(
     op = trace.ops[ref.op]
     try:
         op, port, place = _inside(values, ref, index)
+        values.reader = op.node
         found = _apart(Case(values, op, port, place))
     except NotApartError as reason:
         found = Arithmetic("unknown", note=f"This {op.name} is not taken apart: {reason}")
@@ -75,7 +78,8 @@ def arithmetic(
         float(reach.max()) if reach.numel() else 0.0,
         float(terms.abs().max()) if terms is not None and terms.numel() else 0.0,
     )
-    return found
+    found.changed_by = _changed_by(trace, name, ref, index)
+    return _with_heads(trace, op, found)
 
 
 def activation_curve(trace: Trace, name: str, weight: Callable[[str], Tensor]) -> Curve:
@@ -110,6 +114,39 @@ def activation_curve(trace: Trace, name: str, weight: Callable[[str], Tensor]) -
         note = "Every channel has a curve of its own; this is the first."
     saturated = float((at_inputs.abs() < _SATURATED).double().mean())
     return Curve(name, op.name, formula_of(case), points, y, slope, counts, edges, saturated, x.numel(), note)
+
+
+def _changed_by(trace: Trace, name: str, ref: Ref, index: tuple[int, ...]) -> list[str]:
+    """Return the interventions that changed this very number, in the order in which they did."""
+    sites = [site for site in changed_at(trace, ref) if site == name or not is_inside(name, site)]
+    shape = trace.ops[ref.op].outputs[ref.port].shape
+    told = []
+    for site in sites:
+        for one in trace.interventions:
+            touched = torch.zeros(shape, dtype=torch.bool)
+            if one.site == site:
+                touched[one.place.index(shape)] = True
+            if touched[index]:
+                told.append(str(one))
+    return told
+
+
+def _with_heads(trace: Trace, op: Op, found: Arithmetic) -> Arithmetic:
+    """Say so where heads were changed inside an attention: the values that it then mixed are not kept."""
+    heads = [one for one in trace.interventions if one.path.endswith(HEADS)]
+    calls = [str(one) for one in heads if _mixes(op.node, one.path)]
+    if not calls or not found.known or found.error <= _EQUAL:
+        return found
+    found.note = f"Heads are changed inside of this layer, by {', '.join(calls)}: no sum is shown."
+    found.kind, found.formula, found.result = "unknown", "", float("nan")
+    found.numbers, found.arrays, found.places, found.operands = {}, {}, None, []
+    return found
+
+
+def _mixes(node: str, path: str) -> bool:
+    """Whether a node may mix what heads gave: it is the attention, holds it, or stands beside it."""
+    own, site = node.partition("@")[0], path.removesuffix(HEADS)
+    return is_inside(site, own) or is_inside(own, site.rpartition(".")[0] or site)
 
 
 def _made(trace: Trace, name: str) -> Ref:

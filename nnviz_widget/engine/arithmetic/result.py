@@ -68,6 +68,9 @@ class Arithmetic:
         What else to know; for ``unknown``, why.
     node, op, unit, sample
         What was asked: layer, operation (``conv2d``), unit without batch axis, sample.
+    changed_by : list of str
+        The interventions that changed this number once it was there, as Python: `result` is what the layer
+        itself gave, `actual` what they made of it.
     at : str
         Id of the node whose operation made the number (of a group: in it).
     actual : float
@@ -90,6 +93,7 @@ class Arithmetic:
     op: str = ""
     unit: tuple[int, ...] = ()
     sample: int = 0
+    changed_by: list[str] = field(default_factory=list)
     at: str = ""
     actual: float = float("nan")
     scale: float = 1.0
@@ -101,7 +105,9 @@ class Arithmetic:
 
     @property
     def error(self) -> float:
-        """Difference of result and real number, as a share of the scale."""
+        """Difference of result and real number, as a share of the scale; NaN where that was changed."""
+        if self.changed_by:
+            return float("nan")
         if self.result == self.actual:
             return 0.0
         return abs(self.result - self.actual) / max(self.scale, 1e-30)
@@ -115,7 +121,8 @@ class Arithmetic:
     def __str__(self) -> str:
         steps = ", ".join(f"{name} {value:.6g}" for name, value in self.numbers.items())
         says = f"{self.node}{list(self.unit)} = {self.actual:.6g}: {self.formula or self.note}"
-        return f"{says} ({steps})" if steps else says
+        says = f"{says} ({steps})" if steps else says
+        return f"{says}, changed by {', '.join(self.changed_by)}" if self.changed_by else says
 
 
 @dataclass

@@ -1,7 +1,8 @@
 """The tensors behind the references of a trace, and the one operation that is taken apart.
 
 A value that is some node's activation is read from the trace; one inside a layer (what a padded convolution
-convolves) is computed again from those, by the recorded call. Weights are read by name.
+convolves) is computed again from those, by the recorded call. Weights are read by name. Of a value that an
+intervention changed there are two: who reads it outside of the changed module gets what was put in its place.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from nnviz_widget.engine.trace import Trace
 
-__all__ = ["Case", "NotApartError", "Values", "ravel", "unravel"]
+__all__ = ["Case", "NotApartError", "Values", "changed_at", "is_inside", "ravel", "unravel"]
 
 
 class NotApartError(Exception):
@@ -45,10 +46,12 @@ class Values:
         self.trace = trace
         self._weight = weight
         self._made: dict[Ref, Tensor] = {}
+        #: The node whose number is taken apart, which reads the values.
+        self.reader = ""
         #: Node (not group, where there is the choice) that shows each value.
-        self.names: dict[Ref, str] = {}
+        self._names: dict[Ref, str] = {}
         for name, ref in trace.refs.items():
-            self.names.setdefault(ref, name)
+            self._names.setdefault(ref, name)
 
     def __call__(self, ref: Ref) -> Tensor:
         """Return a value, detached.
@@ -64,9 +67,9 @@ class Values:
 
     def _find(self, ref: Ref) -> Tensor:
         op = self.trace.ops[ref.op]
-        if ref in self.names:
+        if name := self.name(ref):
             try:
-                return self.trace.activation(self.names[ref])
+                return self.trace.activation(name)
             except NNVizError as error:
                 raise NotApartError(error.message) from error
         if op.kind in STATE:
@@ -86,6 +89,11 @@ class Values:
             found = tensors_of(op.func(*args, **kwargs))
         return found[ref.port][1]
 
+    def name(self, ref: Ref) -> str:
+        """Return the node that shows a value as the reader gets it; empty where none does."""
+        outside = [site for site in changed_at(self.trace, ref) if not is_inside(self.reader, site)]
+        return outside[-1] if outside else self._names.get(ref, "")
+
     def filled(self, part: Any) -> Any:
         """Replace references by their tensors, at any depth."""
         if isinstance(part, Ref):
@@ -97,6 +105,19 @@ class Values:
         if isinstance(part, slice):
             return slice(*(self.filled(item) for item in (part.start, part.stop, part.step)))
         return part
+
+
+def changed_at(trace: Trace, ref: Ref) -> list[str]:
+    """Return the modules where interventions changed a value, the innermost first."""
+    sites = {one.site for one in trace.interventions}
+    return sorted((site for site in sites if trace.refs.get(site) == ref), key=len, reverse=True)
+
+
+def is_inside(node: str, site: str) -> bool:
+    """Whether a node is a part of a module call, or the call itself where that is one node."""
+    path, _, call = node.partition("@")
+    whole, _, number = site.partition("@")
+    return call == number and (path == whole or path.startswith((f"{whole}.", f"{whole}/")))
 
 
 @dataclass
@@ -143,7 +164,7 @@ class Case:
 
     def node(self, part: Any) -> str:
         """Return the id of the node that shows an argument; empty where it is inside of a layer."""
-        return self.values.names.get(part, "") if isinstance(part, Ref) else ""
+        return self.values.name(part) if isinstance(part, Ref) else ""
 
     def operand(self, name: str, part: Any, index: tuple[int, ...]) -> Operand:
         """Return one entry of an argument."""

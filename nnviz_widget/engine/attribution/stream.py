@@ -175,9 +175,16 @@ class AttributionStream(Stream[Attribution]):
             cautions=tuple(task.cautions),
             epoch=self.epoch,
             consistent=self.consistent,
-            call=question.call,
+            call=self._written(),
             question=question,
         )
+
+    def _written(self) -> str:
+        """Return the Python that does the same, in the block in which it was asked for."""
+        call = self._question.call
+        if not self._interventions:
+            return call
+        return f"with {', '.join(map(str, self._interventions))}:\n    {call}"
 
     def _release(self) -> None:
         self._task = None
