@@ -447,8 +447,9 @@ def test_randomisation_equals_a_copy_that_is_reset_by_hand(
         assert [step["layer"] for step in table.details[name]["parameter_randomisation"]["steps"]] == [
             step["layer"] for step in told
         ]
-    # Axes, target and the order of the layers take a pass each, and then each step; controls none.
-    assert (table.forward_passes, table.backward_passes) == (3 * 2 + 4 * 2, 4 * 2)
+    # The axes take a pass, the target and the order of the layers that of a sample, then each step one;
+    # controls none.
+    assert (table.forward_passes, table.backward_passes) == (2 + 1 + 4 * 2, 4 * 2)
 
 
 def test_sanity_says_in_words_that_a_map_without_the_network_fails(engine: Engine) -> None:

@@ -6,9 +6,11 @@ are added up. Nothing here runs a model.
 
 from __future__ import annotations
 
+from functools import cache
 from math import prod
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +19,7 @@ from nnviz_widget.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Positions", "alike", "areas", "ordered", "ranks_from_top", "spearman", "ssim"]
+__all__ = ["Positions", "Structure", "alike", "areas", "ordered", "ranks_from_top", "spearman", "ssim"]
 
 _SSIM_WINDOW, _SSIM_SIGMA = 11, 1.5
 
@@ -124,19 +126,30 @@ def spearman(first: Tensor, second: Tensor) -> Tensor:
 
 def ordered(x: Tensor) -> Tensor:
     """Return the ranks of each row, ``[N, D]``, centred and of length one; zero for a constant row."""
-    values, order = x.sort(dim=1)
-    count = x.shape[1]
-    places = torch.arange(count, device=x.device).expand_as(order)
-    differs = values[:, 1:] != values[:, :-1]
-    edge = torch.ones_like(differs[:, :1])
+    order = _order(x)
+    values = x.gather(1, order)
+    rows, count = x.shape
+    begins = torch.ones_like(values, dtype=torch.bool)
+    begins[:, 1:] = values[:, 1:] != values[:, :-1]
     # Of equal values each takes the mean of the first and the last place.
-    first = torch.where(torch.cat([edge, differs], 1), places, 0).cummax(1).values
-    last = torch.where(torch.cat([differs, edge], 1), places, count).flip(1).cummin(1).values.flip(1)
+    group = begins.flatten().cumsum(0) - 1
+    sizes = group.bincount()
+    means = (sizes.cumsum(0) - (sizes.double() + 1) / 2)[group].reshape(rows, count)
+    means -= count * torch.arange(rows, device=x.device)[:, None]
     ranks = torch.empty(x.shape, dtype=torch.float64, device=x.device)
-    ranks.scatter_(1, order, (first + last).double() / 2)
+    ranks.scatter_(1, order, means)
     ranks -= (count - 1) / 2
     length: Tensor = torch.linalg.vector_norm(ranks, dim=1, keepdim=True)
     return ranks / length.clamp(min=1e-30)
+
+
+def _order(x: Tensor) -> Tensor:
+    """Return the places of the values of each row from the smallest on, ``[N, D]``."""
+    if x.device.type != "cpu":
+        return x.argsort(dim=1)
+    # NumPy sorts several values with one instruction, where torch compares them one by one.
+    known = x.float() if x.dtype == torch.bfloat16 else x
+    return torch.from_numpy(np.argsort(known.numpy(), axis=1))
 
 
 def alike(first: Tensor, second: Tensor) -> Tensor:
@@ -155,21 +168,39 @@ def ssim(first: Tensor, second: Tensor) -> Tensor:
     first, second : Tensor
         ``[N, H, W]``.
     """
-    a, b = (_to_unit_range(x.double()) for x in (first, second))
-    window = min(_SSIM_WINDOW, (min(a.shape[1:]) - 1) // 2 * 2 + 1)
-    down, right = (_windows(side, window).to(a) for side in a.shape[1:])
-
-    def blurred(x: Tensor) -> Tensor:
-        return down @ x @ right.T
-
-    mean_a, mean_b = blurred(a), blurred(b)
-    var_a, var_b = blurred(a * a) - mean_a**2, blurred(b * b) - mean_b**2
-    both = blurred(a * b) - mean_a * mean_b
-    c1, c2 = 0.01**2, 0.03**2
-    similar = (2 * mean_a * mean_b + c1) * (2 * both + c2)
-    return (similar / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))).mean((1, 2))
+    return Structure(first).alike(Structure(second))
 
 
+class Structure:
+    """Maps as images, with what `ssim` asks of each of them alone.
+
+    Parameters
+    ----------
+    maps : Tensor
+        ``[N, H, W]``.
+    """
+
+    def __init__(self, maps: Tensor) -> None:
+        self._unit = _to_unit_range(maps.double())
+        window = min(_SSIM_WINDOW, (min(maps.shape[1:]) - 1) // 2 * 2 + 1)
+        self._down, self._right = (_windows(side, window).to(self._unit) for side in maps.shape[1:])
+        self._mean = self._blurred(self._unit)
+        self._variance = self._blurred(self._unit**2) - self._mean**2
+
+    def alike(self, other: Structure) -> Tensor:
+        """Return the structural similarity with other maps of the same shape, ``[N]``."""
+        means = self._mean * other._mean
+        both = self._blurred(self._unit * other._unit) - means
+        c1, c2 = 0.01**2, 0.03**2
+        similar = (2 * means + c1) * (2 * both + c2)
+        squares = self._mean**2 + other._mean**2 + c1
+        return (similar / (squares * (self._variance + other._variance + c2))).mean((1, 2))
+
+    def _blurred(self, x: Tensor) -> Tensor:
+        return self._down @ x @ self._right.T
+
+
+@cache
 def _windows(side: int, width: int) -> Tensor:
     """Return the matrix that takes the Gaussian mean of each window along one side, ``[windows, side]``."""
     line = torch.exp(-((torch.arange(width).double() - width // 2) ** 2) / (2 * _SSIM_SIGMA**2))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from nnviz_widget.engine.metrics.case import Reading, part_of
-from nnviz_widget.engine.metrics.maps import alike, ordered, ssim
+from nnviz_widget.engine.metrics.maps import Structure, alike, ordered
 from nnviz_widget.engine.metrics.registry import metric
 from nnviz_widget.engine.random_numbers import OwnRandomness
 from nnviz_widget.errors import InputError
@@ -66,11 +66,10 @@ def parameter_randomisation(
     if not paths:
         raise InputError("The model has no weights that could be made random.")
     ends = _ends(len(paths), steps) if order == "cascade" else list(range(1, len(paths) + 1))
-    maps = _Maps(case)
     if case.moves:
-        found = yield from _forgetting(case, maps, paths, ends, order)
+        found = yield from _forgetting(case, paths, ends, order)
     else:
-        found = [maps.compared(case.values)] * len(ends)
+        found = [_unmoved(case)] * len(ends)
     told = [
         {
             "layer": paths[end - 1],
@@ -87,11 +86,11 @@ def parameter_randomisation(
 
 
 def _forgetting(
-    case: Case, maps: _Maps, paths: list[str], ends: list[int], order: str
+    case: Case, paths: list[str], ends: list[int], order: str
 ) -> Generator[float, None, list[_Alike]]:
     """Make layers of a private copy random, step by step, and compare the map of each step."""
     assert case.explain is not None
-    task, module = case.task, case.scratch()
+    task, module, maps = case.task, case.scratch(), _Maps(case)
     passes = task.passes.on(module)
     parts = [module.get_submodule(passes.resolve(path)[0]) for path in paths]
     found: list[_Alike] = []
@@ -124,16 +123,38 @@ class _Maps:
 
     def __init__(self, case: Case) -> None:
         self._case = case
-        self._signed, self._absolute = _both(case, case.values)
-        self._ranks = [ordered(self._signed), ordered(self._absolute)]
+        self._trained = self._read(case.values)
 
     def compared(self, values: tuple[Tensor, ...]) -> _Alike:
-        """Compare the map of another model, or the same."""
+        """Compare the map of another model."""
+        trained, now = self._trained, self._read(values)
+        similar = None
+        if trained.structure is not None and now.structure is not None:
+            similar = trained.structure.alike(now.structure).tolist()
+        return _Alike(alike(trained.signed, now.signed), alike(trained.absolute, now.absolute), similar)
+
+    def _read(self, values: tuple[Tensor, ...]) -> _Read:
         signed, absolute = _both(self._case, values)
-        of_signed, of_absolute = (
-            alike(trained, ordered(now)) for trained, now in zip(self._ranks, (signed, absolute), strict=True)
+        pictures = _pictures(self._case, absolute)
+        return _Read(
+            ordered(signed), ordered(absolute), Structure(pictures) if pictures is not None else None
         )
-        return _Alike(of_signed, of_absolute, _ssim(self._case, self._absolute, absolute))
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What is compared of a map: its orders ``[N, D]``, and what it is as an image."""
+
+    signed: Tensor
+    absolute: Tensor
+    structure: Structure | None
+
+
+def _unmoved(case: Case) -> _Alike:
+    """Return how alike a map is to itself: wholly, but what is the same everywhere has no order."""
+    maps = _both(case, case.values)
+    signed, absolute = ((x.amax(1) > x.amin(1)).double() for x in maps)
+    return _Alike(signed, absolute, None if _pictures(case, maps[0]) is None else [1.0] * case.task.samples)
 
 
 def _both(case: Case, values: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
@@ -142,12 +163,19 @@ def _both(case: Case, values: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
     return of(values, absolute=False), of(values, absolute=True)
 
 
+def _pictures(case: Case, numbers: Tensor) -> Tensor | None:
+    """Return the part of ``[N, D]`` that belongs to the first input as images; None where it is none."""
+    positions = case.positions
+    shape = positions.shapes[0]
+    if not positions.spatial or len(shape) != 2:
+        return None
+    return numbers[:, : positions.counts[0]].reshape(-1, *shape)
+
+
 def _layers_from_top(case: Case) -> list[str]:
     """Return `layers_from_top` of the model; found out once for all rows of a table."""
     if "layers_from_top" not in case.shared:
-        passes = case.task.passes.on(case.scratch())
-        case.shared["layers_from_top"] = layers_from_top(case.task.again(passes=passes))
-        case.task.passes.forward_passes += passes.forward_passes
+        case.shared["layers_from_top"] = layers_from_top(case.task)
     found: list[str] = case.shared["layers_from_top"]
     return found
 
@@ -165,7 +193,8 @@ def layers_from_top(task: Task) -> list[str]:
 
     handles = [part.register_forward_pre_hook(note(path)) for path, part in named.items()]
     try:
-        task.scores(task.inputs, task.every)
+        # One sample is enough, and settles the target, too.
+        task.scores([x[:1] for x in task.inputs], torch.zeros(1, dtype=torch.long))
     finally:
         for handle in handles:
             handle.remove()
@@ -223,14 +252,3 @@ def _ends(layers: int, steps: int) -> list[int]:
     return sorted(
         {round(1 + (layers - 1) * step / (min(steps, layers) - 1)) for step in range(min(steps, layers))}
     )
-
-
-def _ssim(case: Case, first: Tensor, second: Tensor) -> list[float] | None:
-    """Return the similarity of the maps of the first input as images; None where they are none."""
-    positions = case.positions
-    shape = positions.shapes[0]
-    if not positions.spatial or len(shape) != 2:
-        return None
-    a, b = (x[:, : positions.counts[0]].reshape(-1, *shape) for x in (first, second))
-    similar: list[float] = ssim(a, b).tolist()
-    return similar
