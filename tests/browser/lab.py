@@ -60,7 +60,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 # The debugger reports every kernel that a test ends as an uncaught error of its own.
 PAGE_CONFIG = {"disabledExtensions": {"@jupyterlab/debugger-extension": True}}
-# Imported while the kernel waits for its notebook, so that a fresh kernel costs a test nothing.
+# Imported while the kernel waits for its notebook, which then need not wait.
 KERNEL_STARTUP = "import torch\n"
 
 
@@ -79,11 +79,11 @@ class LabServer:
     ----------
     home : pathlib.Path
         An empty folder; configuration, run-time files, log and notebooks go there.
-    startup : str
-        Python that every kernel runs before its first cell.
+    environment : dict, optional
+        Variables for it and its kernels beside those of this process.
     """
 
-    def __init__(self, home: Path, *, startup: str = KERNEL_STARTUP) -> None:
+    def __init__(self, home: Path, *, environment: dict[str, str] | None = None) -> None:
         self.root = home / "notebooks"
         self.root.mkdir(parents=True)
         for plugin, settings in SETTINGS.items():
@@ -93,15 +93,16 @@ class LabServer:
         (home / "config/labconfig").mkdir(parents=True)
         (home / "config/labconfig/page_config.json").write_text(json.dumps(PAGE_CONFIG))
         (home / "ipython/profile_default/startup").mkdir(parents=True)
-        (home / "ipython/profile_default/startup/00_warm.py").write_text(startup)
+        (home / "ipython/profile_default/startup/00_warm.py").write_text(KERNEL_STARTUP)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         self.log = home / "server.log"
         paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = {
+        variables = {
             **os.environ,
+            **(environment or {}),
             "HOME": str(home),
             "JUPYTER_CONFIG_DIR": str(home / "config"),
             "JUPYTER_DATA_DIR": str(home / "data"),
@@ -116,7 +117,7 @@ class LabServer:
             "--LabApp.expose_app_in_browser=True",
         ]
         with self.log.open("w") as log:
-            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+            self.process = subprocess.Popen(command, env=variables, stdout=log, stderr=subprocess.STDOUT)
         deadline = time.monotonic() + 90
         while not self._answers():
             if self.process.poll() is not None or time.monotonic() > deadline:

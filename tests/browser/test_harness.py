@@ -22,7 +22,7 @@ def test_a_click_in_the_page_reaches_python(lab):
     notebook.run()
     notebook.explorer.click()
     notebook.explorer.click()
-    assert notebook.python("w.count") == 2
+    notebook.eventually("w.count", 2)
 
 
 def test_every_test_gets_a_kernel_of_its_own(lab):
