@@ -7,6 +7,7 @@ import { Explaining, FIRST } from "../src/explain/explaining";
 import { byteOf, type FloatMap, grayOf, overlayWords, reachOf, valueAt } from "../src/explain/floatMap";
 import { nameOf } from "../src/explain/JudgeTable";
 import { FIRST_METRICS, Judging } from "../src/explain/judging";
+import { Changes, changedBy } from "../src/state/changes";
 import { NOTHING_SELECTED, type Run, type Synced } from "../src/state/synced";
 
 const map = (values: number[], width: number): FloatMap => ({
@@ -73,6 +74,11 @@ describe("names", () => {
   });
 });
 
+const CHANGED = changedBy([{ kind: "ablate", layer: "conv", channel: 3, on: true }], {
+  task: "classification",
+  classes: [{ index: 9, name: "c9", prob: 1, logit: 3 }],
+});
+
 interface Asked {
   op: string;
   // biome-ignore lint/suspicious/noExplicitAny: whatever was asked
@@ -108,6 +114,7 @@ function bench() {
     selection: signal({ ...NOTHING_SELECTED, sample: 1 }),
     info: signal({ samples: 9 }),
   } as unknown as Synced;
+  const changes = new Changes(synced);
   // biome-ignore lint/suspicious/noExplicitAny: stands for the wire of any operation
   const ask = (op: string, params: unknown, options: unknown): any =>
     new Promise((resolve, reject) => {
@@ -118,10 +125,10 @@ function bench() {
       );
       if (op === "methods") resolve({ meta: { methods: METHODS }, arrays: {} });
     });
-  const explaining = new Explaining(synced, ask as ConstructorParameters<typeof Explaining>[1]);
+  const explaining = new Explaining(synced, changes, ask as ConstructorParameters<typeof Explaining>[2]);
   const judging = new Judging(explaining, ask as ConstructorParameters<typeof Judging>[1]);
   const attributes = () => asked.filter(({ op }) => op === "attribute");
-  return { explaining, judging, asked, attributes, run, synced };
+  return { explaining, judging, asked, attributes, run, synced, changes };
 }
 
 const settled = () => new Promise((resolve) => setTimeout(resolve, 0));
@@ -215,6 +222,36 @@ describe("the page of attributions", () => {
     end();
   });
 
+  it("explains the changed network, and that as it is while a finger is held on it", async () => {
+    const { explaining, attributes, changes } = bench();
+    const end = explaining.follow();
+    await settled();
+    const plain = explaining.wishes.value.map(({ key }) => key);
+    changes.made.value = CHANGED;
+    const asked = attributes().slice(FIRST.length);
+    expect(asked).toHaveLength(FIRST.length);
+    expect(attributes()[0]?.options.signal.aborted).toBe(true);
+    for (const { params } of asked) {
+      expect(params.changed).toEqual(CHANGED?.interventions);
+      expect(params.target).toBe(9); // the best class of the changed network
+    }
+    const keys = explaining.wishes.value.map(({ key }) => key);
+    expect(keys.filter((key) => plain.includes(key))).toEqual([]);
+    expect(keys.map((key) => nameOf(key, false))[0]).toBe("saliency");
+
+    changes.held.value = true;
+    expect(explaining.wishes.value.map(({ key }) => key)).toEqual(plain);
+    expect(asked.every(({ options }) => !options.signal.aborted)).toBe(true);
+    const looked = attributes().slice(2 * FIRST.length);
+    expect(looked.map(({ params }) => [params.changed, params.target])).toEqual(
+      FIRST.map(() => [undefined, 2]),
+    );
+    changes.held.value = false;
+    expect(looked.every(({ options }) => options.signal.aborted)).toBe(true);
+    expect(attributes()).toHaveLength(3 * FIRST.length);
+    end();
+  });
+
   it("tells why a map is not there, and tries again", async () => {
     const { explaining, attributes } = bench();
     const end = explaining.follow();
@@ -238,7 +275,7 @@ describe("the page of attributions", () => {
 
 describe("how far to trust them", () => {
   async function opened() {
-    const { explaining, judging, asked, attributes } = bench();
+    const { explaining, judging, asked, attributes, changes } = bench();
     const ends = [explaining.follow(), judging.follow()];
     await settled();
     judging.open.value = true;
@@ -247,7 +284,7 @@ describe("how far to trust them", () => {
       await settled();
     };
     const judged = () => asked.filter(({ op }) => op === "judge");
-    return { explaining, judging, judged, finish, end: () => ends.map((end) => end()) };
+    return { explaining, judging, judged, finish, changes, end: () => ends.map((end) => end()) };
   }
 
   const table = (alike: number) => ({
@@ -277,6 +314,26 @@ describe("how far to trust them", () => {
     expect(judged()[2]?.params.keys).toHaveLength(FIRST.length - 1);
     explaining.compare.value = "classes";
     expect(judged()[2]?.options.signal.aborted).toBe(true);
+    end();
+  });
+
+  it("is of one network, and known again when that comes back", async () => {
+    const { judging, judged, finish, changes, end } = await opened();
+    await finish();
+    judged()[0]?.resolve({ meta: table(0.1) });
+    await settled();
+    changes.made.value = CHANGED;
+    expect(judging.table.value).toBeNull();
+    await finish();
+    expect(judged()[1]?.params.changed).toEqual(CHANGED?.interventions);
+    judged()[1]?.resolve({ meta: table(0.9) });
+    await settled();
+    expect(judging.sanityOf("k")).toBe(0.9);
+    changes.held.value = true;
+    expect(judging.sanityOf("k")).toBe(0.1);
+    changes.held.value = false;
+    expect(judging.sanityOf("k")).toBe(0.9);
+    expect(judged()).toHaveLength(2);
     end();
   });
 

@@ -46,7 +46,7 @@ def settled(explorer, layer):
 
 
 def test_the_likeness_of_every_layer_and_both_predictions_are_those_of_hooks(explorer, panel):
-    explorer.root.locator('.nn-compare-strip [data-sample="3"]').click()
+    explorer.root.locator('.nn-samples [data-sample="3"]').click()
     explorer.root.locator('.nn-compare-side[data-side="B"]').get_by_text("sample 3").wait_for()
     explorer.root.locator('[data-panel="compare"][data-state="ready"]').wait_for()
     line = panel.locator(f'[role="option"][data-layer="{LAYER}"]')
@@ -180,10 +180,10 @@ def test_what_cannot_be_compared_and_a_kernel_that_is_gone_are_told(lab):
     explorer.notebook.python("w.compare_with(model=torch.nn.Linear(3, 4), name='linear')")
     alert = explorer.root.locator('[data-panel="compare"] [role="alert"]')
     alert.get_by_text("compared with raised").wait_for()
-    explorer.root.locator('.nn-compare-strip [data-sample="2"]').click()
+    explorer.root.locator('.nn-samples [data-sample="2"]').click()
     explorer.root.locator('[data-panel="compare"][data-state="ready"]').wait_for()
     lab.expect_error("")
     explorer.page.evaluate("path => panels[path].sessionContext.shutdown()", explorer.notebook.path)
     explorer.wait("dead")
-    explorer.root.locator('.nn-compare-strip [data-sample="4"]').click()
+    explorer.root.locator('.nn-samples [data-sample="4"]').click()
     alert.get_by_text("The kernel is gone").wait_for()

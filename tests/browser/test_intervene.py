@@ -217,7 +217,7 @@ def test_the_ranking_ablates_what_is_clicked(page):
 
 
 def test_another_sample_is_patched_in_layer_by_layer(page):
-    page.root.locator('[data-source="3"]').click()
+    page.root.locator('.nn-samples [data-sample="3"]').click()
     page.root.locator('.nn-patch[data-done="true"][data-running="false"]').wait_for()
     layers = [one.get_attribute("data-patched") for one in page.root.locator("[data-patched]").all()]
     expected = "w._exploration.engine.patch_effects(demo.inputs[3:4], demo.inputs[:1], each='position')"

@@ -4,6 +4,7 @@
 import { useLayoutEffect, useRef } from "preact/hooks";
 import { percent } from "../maps/format";
 import { Segments } from "../maps/Segments";
+import { PageHead } from "../panels/PageHead";
 import type { Store } from "../state/store";
 import { Classes } from "./Classes";
 import { Comparing, choose } from "./comparing";
@@ -51,21 +52,9 @@ export function ComparePanel({ store }: { store: Store }) {
       ref={box}
       onKeyDown={(event) => onKey(event, store, comparing)}
     >
-      <header class="nn-compare-head">
-        <h3>Compare</h3>
+      <PageHead name="Compare" open={store.view.compare}>
         <Sources store={store} comparing={comparing} />
-        <button
-          type="button"
-          class="nn-close"
-          aria-label="close"
-          title="back to the graph (Esc)"
-          onClick={() => {
-            store.view.compare.value = false;
-          }}
-        >
-          ×
-        </button>
-      </header>
+      </PageHead>
       {failed && (
         <p class="nn-compare-error" role="alert">
           {failed}{" "}

@@ -5,6 +5,8 @@ import { useComputed } from "@preact/signals";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { short } from "../maps/format";
 import { Segments } from "../maps/Segments";
+import { Changed } from "../panels/Changed";
+import { PageHead } from "../panels/PageHead";
 import type { Store } from "../state/store";
 import { ExplainCard, title } from "./ExplainCard";
 import { type Ask, BASELINES, type Compare, Explaining, NUMBER, type Scale, type Sign } from "./explaining";
@@ -38,7 +40,7 @@ function keptOf(store: Store): { explaining: Explaining; judging: Judging } {
   let both = kept.get(store);
   if (!both) {
     const ask: Ask = (op, params, options) => store.request(op, params, options);
-    const explaining = new Explaining(store.synced, ask);
+    const explaining = new Explaining(store.synced, store.changes, ask);
     both = { explaining, judging: new Judging(explaining, ask) };
     kept.set(store, both);
   }
@@ -112,14 +114,12 @@ interface Both {
 }
 
 function Head({ store, explaining }: Both) {
-  const { synced } = store;
-  const classes = synced.run.value?.predictions.classes ?? [];
+  const classes = store.changes.predictions.value?.classes ?? [];
   const target = explaining.target.value;
   const compare = explaining.compare.value;
   const methods = explaining.known.value;
   return (
-    <header class="nn-explain-head">
-      <h3>Explain</h3>
+    <PageHead name="Explain" open={store.view.explain}>
       {compare !== "classes" && classes.length > 0 && (
         <label class="nn-field-of">
           <span class="nn-soft">class</span>
@@ -162,20 +162,10 @@ function Head({ store, explaining }: Both) {
           explaining.compare.value = choice;
         }}
       />
+      <Changed store={store} />
       <span class="nn-explain-gap" />
       <Files store={store} explaining={explaining} />
-      <button
-        type="button"
-        class="nn-close"
-        aria-label="close"
-        title="back to the graph (Esc)"
-        onClick={() => {
-          store.view.explain.value = false;
-        }}
-      >
-        ×
-      </button>
-    </header>
+    </PageHead>
   );
 }
 

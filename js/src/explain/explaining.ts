@@ -10,11 +10,12 @@ import {
   signal,
   untracked,
 } from "@preact/signals";
+import type { Changes } from "../state/changes";
 import type { InputImage } from "../state/data";
 import { Few } from "../state/few";
 import type { Synced } from "../state/synced";
 import { isCancelled, type WireError } from "../wire/client";
-import type { Method, Operation, Operations, Part, Reply, RequestOptions } from "../wire/types";
+import type { Intervention, Method, Operation, Operations, Part, Reply, RequestOptions } from "../wire/types";
 import type { FloatMap } from "./floatMap";
 
 /** What the cards of the page differ in. */
@@ -31,6 +32,8 @@ export interface Wish {
   sample: number;
   target: number | null;
   options: Record<string, string | number | boolean>;
+  /** Of which network. */
+  under: { changed?: Intervention[] };
 }
 
 export interface Card {
@@ -80,7 +83,11 @@ export class Explaining {
   /** The class that is explained: the selected one, or the first of the predictions. */
   readonly target: ReadonlySignal<number | null>;
   readonly wishes: ReadonlySignal<Wish[]>;
+  /** Which network is explained; the same for the same interventions. */
+  readonly network: ReadonlySignal<string>;
 
+  /** The changed networks that were explained, by what they were changed by: each has its number. */
+  private readonly networks = new Map<string, number>();
   private readonly cards = new Map<string, Signal<Card>>();
   private readonly stops = new Map<string, AbortController>();
   private readonly done = new Few<Card>(KEPT);
@@ -88,11 +95,13 @@ export class Explaining {
 
   constructor(
     private readonly synced: Synced,
+    private readonly changes: Changes,
     private readonly ask: Ask,
   ) {
+    this.network = changes.key;
     this.target = computed(() => {
       const { class: picked } = synced.selection.value;
-      return picked ?? synced.run.value?.predictions.classes[0]?.index ?? null;
+      return picked ?? changes.predictions.value?.classes[0]?.index ?? null;
     });
     this.wishes = computed(() => this.wanted());
   }
@@ -167,11 +176,9 @@ export class Explaining {
 
   /** The shown maps as one file of the kernel's making. */
   async file(kind: "npz" | "png" | "svg"): Promise<Uint8Array> {
-    const keys = this.wishes
-      .peek()
-      .filter((wish) => this.card(wish).peek().state === "ready")
-      .map((wish) => wish.key);
-    const reply = await this.ask("attribution_file", { kind, keys }, { slot: "explain-file" });
+    const ready = this.wishes.peek().filter((wish) => this.card(wish).peek().state === "ready");
+    const params = { kind, keys: ready.map(({ key }) => key), ...ready[0]?.under };
+    const reply = await this.ask("attribution_file", params, { slot: "explain-file" });
     return reply.arrays.data.data as Uint8Array;
   }
 
@@ -220,7 +227,10 @@ export class Explaining {
   private wanted(): Wish[] {
     const { run, info } = this.synced;
     if (!run.value) return [];
-    const { sample, epoch, predictions } = run.value;
+    const { sample, epoch } = run.value;
+    const classes = this.changes.predictions.value?.classes ?? [];
+    const network = this.numberOf(this.network.value);
+    const { params: under } = this.changes;
     const target = this.target.value;
     const wish = (method: string, of: number, what: number | null): Wish => {
       const takes = this.info(method)?.options ?? {};
@@ -228,8 +238,9 @@ export class Explaining {
       const layer = this.atLayer.value ? this.synced.selection.value.layer : null;
       if (layer !== null && "layer" in takes) options.layer = layer;
       const chosen = Object.entries(options).map(([name, value]) => `${name} ${value}`);
-      const key = [method, `sample ${of}`, `target ${what}`, ...chosen, `epoch ${epoch}`].join(" · ");
-      return { key, method, sample: of, target: what, options };
+      const last = `epoch ${epoch}${network ? `, changed ${network}` : ""}`;
+      const key = [method, `sample ${of}`, `target ${what}`, ...chosen, last].join(" · ");
+      return { key, method, sample: of, target: what, options, under };
     };
     const compare = this.compare.value;
     if (compare === "methods") return this.chosen.value.map((name) => wish(name, sample, target));
@@ -241,13 +252,23 @@ export class Explaining {
       const what = this.synced.selection.value.class;
       return Array.from({ length: count }, (_, i) => wish(name, first + i, what));
     }
-    return predictions.classes.slice(0, CLASSES).map(({ index }) => wish(name, sample, index));
+    return classes.slice(0, CLASSES).map(({ index }) => wish(name, sample, index));
+  }
+
+  private numberOf(network: string): number {
+    if (network === "") return 0;
+    const number = this.networks.get(network) ?? this.networks.size + 1;
+    this.networks.set(network, number);
+    return number;
   }
 
   private settle(wishes: Wish[]): void {
     const wanted = new Set(wishes.map((wish) => wish.key));
-    for (const key of [...this.stops.keys()]) if (!wanted.has(key)) this.drop(key);
-    for (const key of [...this.cards.keys()]) if (!wanted.has(key)) this.cards.delete(key);
+    // A look at the network as it is ends nothing that is computed of the changed one.
+    if (!this.changes.held.peek() || wishes.length === 0) {
+      for (const key of [...this.stops.keys()]) if (!wanted.has(key)) this.drop(key);
+      for (const key of [...this.cards.keys()]) if (!wanted.has(key)) this.cards.delete(key);
+    }
     for (const wish of wishes) {
       if (this.card(wish).peek().state === "waiting" && !this.stops.has(wish.key)) void this.fetch(wish);
     }
@@ -270,13 +291,13 @@ export class Explaining {
       const whole = parts.add(part);
       if (whole) card.value = { ...card.peek(), ...whole, meta: part.meta ?? card.peek().meta };
     };
-    const { key, method, sample, target, options } = wish;
+    const { key, method, sample, target, options, under } = wish;
     const asked = () => this.stops.get(key) === stop;
     try {
       const slot = `explain ${key}`;
       await this.ask(
         "attribute",
-        { key, method, sample, target, options },
+        { key, method, sample, target, options, ...under },
         { slot, signal: stop.signal, onChunk },
       );
       if (!asked()) return;

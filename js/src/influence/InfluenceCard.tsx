@@ -38,7 +38,7 @@ export function InfluenceCard({ store }: { store: Store }) {
   useEffect(() => {
     if (!pixel || !run) return;
     let wanted = true;
-    const asked = { sample: run.sample, y: pixel.y, x: pixel.x, layer };
+    const asked = { sample: run.sample, y: pixel.y, x: pixel.x, layer, ...store.changes.params };
     store.request("influence", asked, { slot: "influence" }).then(
       (reply) => {
         if (!wanted) return;
@@ -52,7 +52,7 @@ export function InfluenceCard({ store }: { store: Store }) {
     return () => {
       wanted = false;
     };
-  }, [place, run?.run, layer]);
+  }, [place, store.picture.value, layer]);
 
   // The maps of the open layer are those of the influence as long as this is on.
   useEffect(() => {

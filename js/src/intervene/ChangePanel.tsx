@@ -51,6 +51,11 @@ export function ChangePanel({ store }: { store: Store }) {
         </p>
       )}
       <Bars shelf={shelf} />
+      {store.changes.made.value && (
+        <p class="nn-soft" data-role="unchanged">
+          What follows is asked of the network as it is, without the changes.
+        </p>
+      )}
       <Ranking store={store} shelf={shelf} knocks={knocks} />
       <PatchMap store={store} shelf={shelf} patches={patches} />
     </div>
@@ -125,6 +130,9 @@ function Bars({ shelf }: { shelf: Shelf }) {
       data-on={outcome.on}
       data-ms={outcome.ms}
     >
+      {outcome.token !== undefined && (
+        <p class="nn-soft">What comes after the last token, number {outcome.token}:</p>
+      )}
       {outcome.classes.map(({ index, name, before, after, logit_before, logit_after }) => {
         const known = after !== null;
         const change = known ? after - before : 0;

@@ -5,13 +5,12 @@ import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { percent } from "../maps/format";
 import { RecomputedShare } from "../maps/Recomputed";
 import { Segments } from "../maps/Segments";
+import { SampleChooser } from "../panels/SampleChooser";
 import type { Store } from "../state/store";
 import type { Each } from "../wire/types";
 import { attends, cellName, colours, type HeatMap, layerOf, type Patches, reachOf } from "./knocking";
 import type { Shelf } from "./shelf";
 
-/** Samples without a picture, by their numbers. */
-const UNSEEN = 32;
 const EACH: [Each, string][] = [
   ["layer", "layers"],
   ["position", "positions"],
@@ -53,8 +52,10 @@ export function PatchMap({ store, shelf, patches }: { store: Store; shelf: Shelf
           </button>
         )}
       </h4>
-      <Sources
+      <SampleChooser
         store={store}
+        label="the other sample"
+        told={(sample) => `patch from sample ${sample}`}
         chosen={source}
         onChoose={(sample) => {
           patches.source.value = sample;
@@ -116,57 +117,6 @@ function question(store: Store, { meta, source }: HeatMap): string {
   const what =
     yes === undefined ? "the score" : no === undefined ? named(yes) : `${named(yes)} over ${named(no)}`;
   return `How far each patch from sample ${source} brings ${what} back.`;
-}
-
-interface SourcesProps {
-  store: Store;
-  chosen: number | null;
-  onChoose(sample: number): void;
-}
-
-function Sources({ store, chosen, onChoose }: SourcesProps) {
-  const thumbs = store.thumbs.value;
-  const now = store.synced.run.value?.sample;
-  const samples = store.synced.info.value?.samples ?? 1;
-  const [height, width] = thumbs?.size ?? [0, 0];
-  const pictures = thumbs ? Math.floor(thumbs.rgb.length / Math.max(1, 3 * height * width)) : 0;
-  const shown = Math.min(samples, pictures || UNSEEN);
-  return (
-    <div class="nn-patch-sources" role="toolbar" aria-label="the other sample">
-      {Array.from({ length: shown }, (_, i) => (
-        <button
-          key={i}
-          type="button"
-          data-source={i}
-          aria-label={`patch from sample ${i}`}
-          aria-pressed={i === chosen}
-          disabled={i === now}
-          onClick={() => onChoose(i)}
-        >
-          {thumbs && pictures > 0 ? (
-            <Thumb rgb={thumbs.rgb.subarray(3 * i * height * width)} height={height} width={width} />
-          ) : (
-            <span class="nn-patch-number">{i}</span>
-          )}
-        </button>
-      ))}
-    </div>
-  );
-}
-
-function Thumb({ rgb, height, width }: { rgb: Uint8Array; height: number; width: number }) {
-  const canvas = useRef<HTMLCanvasElement>(null);
-  useLayoutEffect(() => {
-    const context = canvas.current?.getContext("2d");
-    if (!context) return;
-    const image = new ImageData(width, height);
-    for (let i = 0, j = 0; j < image.data.length; i += 3, j += 4) {
-      for (let k = 0; k < 3; k++) image.data[j + k] = rgb[i + k] as number;
-      image.data[j + 3] = 255;
-    }
-    context.putImageData(image, 0, 0);
-  }, [rgb, height, width]);
-  return <canvas ref={canvas} width={width} height={height} />;
 }
 
 interface LayerProps {

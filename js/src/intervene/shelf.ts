@@ -33,6 +33,8 @@ export interface Outcome {
   /** By the key of the item. */
   calls: ReadonlyMap<number, string>;
   errors: ReadonlyMap<number, string>;
+  /** Of a language model, the last token: the classes are what may come after it. */
+  token?: number;
   /** How many are in force. */
   on: number;
   ms: number;

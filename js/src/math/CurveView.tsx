@@ -13,11 +13,11 @@ const UNDER = 36;
 export function CurveView({ store, found }: { store: Store; found: Found }) {
   const [curve, setCurve] = useState<{ key: string; reply: Reply<"curve"> } | null>(null);
   const { node } = found.meta;
-  const key = `${store.synced.run.value?.run}|${node}`;
+  const key = `${store.picture.value}|${node}`;
   useLayoutEffect(() => {
     let wanted = true;
     const sample = store.synced.run.peek()?.sample ?? 0;
-    store.request("curve", { node, sample }, { slot: "curve" }).then(
+    store.request("curve", { node, sample, ...store.changes.params }, { slot: "curve" }).then(
       (reply) => wanted && setCurve({ key, reply }),
       () => wanted && setCurve(null),
     );
@@ -62,7 +62,7 @@ export function CurveView({ store, found }: { store: Store; found: Found }) {
           />
         ))}
         <line class="nn-math-here" x1={px(here)} x2={px(here)} y2={HIGH + UNDER} />
-        <circle class="nn-math-dot" cx={px(here)} cy={py(found.meta.actual ?? 0)} r="3.5" />
+        <circle class="nn-math-dot" cx={px(here)} cy={py(found.meta.result ?? 0)} r="3.5" />
       </svg>
       <figcaption>
         <span class="nn-math-key">

@@ -3,6 +3,7 @@
 import { useComputed } from "@preact/signals";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { shape, signed } from "../maps/format";
+import { Changed } from "../panels/Changed";
 import type { Store } from "../state/store";
 import type { Apart } from "../wire/types";
 import { boxOf } from "./board";
@@ -36,6 +37,7 @@ export function MathPanel({ store }: { store: Store }) {
       aria-label="math"
       ref={root}
     >
+      <Changed store={store} />
       {!board && <p class="nn-calm">{failed ?? "reading the layer …"}</p>}
       {board && (
         <>
@@ -77,13 +79,13 @@ function Source({ store, found, side }: { store: Store; found: Found | null; sid
   const shown = working.open.value ?? found?.arrays.channels?.data[0] ?? 0;
   const pooled = found?.meta.kind === "choice" || !found?.arrays.kernel ? found?.meta.unit[0] : undefined;
   const channel = pooled ?? (depthless(found) ? (found?.meta.unit[0] ?? 0) : shown);
-  const run = store.synced.run.value?.run ?? 0;
-  const wish = source && places ? `${run}|${source}|${channel}` : "";
+  const wish = source && places ? `${store.picture.value}|${source}|${channel}` : "";
   useLayoutEffect(() => {
     if (!wish) return;
     let wanted = true;
     const sample = store.synced.run.peek()?.sample ?? 0;
-    store.request("values", { node: source, sample, channel }, { slot: "math source" }).then(
+    const params = { node: source, sample, channel, ...store.changes.params };
+    store.request("values", params, { slot: "math source" }).then(
       ({ arrays: { values } }) => {
         const [rows = 1, columns = 1] = values.shape;
         if (wanted) setMap({ key: wish, values: values.data, sides: [rows, columns] });
@@ -162,17 +164,24 @@ function Player({ store }: { store: Store }) {
 }
 
 function Result({ meta }: { meta: Apart }) {
-  const { result, actual, error } = meta;
+  const { result, actual, error, changed_by: by } = meta;
   const equal = error !== null && error <= 1e-5;
+  const known = meta.kind !== "unknown";
   return (
     <div class="nn-math-result">
       <strong>
         {meta.op}({meta.unit.join(", ")}) = {signed(actual ?? Number.NaN)}
       </strong>
-      {meta.kind !== "unknown" && (
+      {known && by.length === 0 && (
         <span class="nn-badge" data-tone={equal ? "good" : "warn"} data-role="equal">
           {equal ? "✓ the parts give the real tensor" : `the parts give ${signed(result ?? Number.NaN)}`}
         </span>
+      )}
+      {by.length > 0 && (
+        <p class="nn-math-note" data-role="set">
+          Set by the intervention{by.length > 1 && "s"}: <code>{by.join(", ")}</code>.
+          {known && ` The layer itself gave ${signed(result ?? Number.NaN)}, as follows.`}
+        </p>
       )}
       <code>{meta.formula}</code>
       {meta.note && <span class="nn-soft">{meta.note}</span>}

@@ -79,11 +79,11 @@ export class Working {
     const ends = [
       effect(() => {
         const board = this.board();
-        const run = this.store.synced.run.value?.run ?? 0;
+        const picture = this.store.picture.value;
         const head = this.head.value;
-        if (!board || run === 0) return;
+        if (!board || !this.store.synced.run.value) return;
         const unit = board.unit(...this.place(board));
-        const key = `${run}|${board.node}|${unit}|${head}`;
+        const key = `${picture}|${board.node}|${unit}|${head}`;
         untracked(() => {
           if (this.found.peek().data?.key !== key) this.asking.ask({ node: board.node, unit, key });
         });
@@ -110,7 +110,7 @@ export class Working {
     const sample = this.store.synced.run.peek()?.sample ?? 0;
     const before = this.found.peek().data;
     try {
-      const params = { node, sample, unit, head: this.head.peek() };
+      const params = { node, sample, unit, head: this.head.peek(), ...this.store.changes.params };
       const reply = await this.store.request("arithmetic", params, { slot: "hover math" });
       this.found.value = { state: "ready", data: { key, meta: reply.meta, arrays: reply.arrays } };
     } catch (error) {

@@ -43,8 +43,8 @@ export function Counterfactual({ store }: { store: Store }) {
     stop.current?.abort();
     setShown(null);
     setState("idle");
-  }, [run?.run]);
-  const classes = run?.predictions.classes ?? [];
+  }, [store.picture.value]);
+  const classes = store.changes.predictions.value?.classes ?? [];
   const all = store.synced.info.value?.class_names;
   const choices = all
     ? all.map((name, index) => ({ index, name }))
@@ -71,7 +71,7 @@ export function Counterfactual({ store }: { store: Store }) {
     try {
       await store.request(
         "counterfactual",
-        { sample: run.sample, target, method, norm, budget: most, steps: 40 },
+        { sample: run.sample, target, method, norm, budget: most, steps: 40, ...store.changes.params },
         { slot: "explain change", signal: control.signal, onChunk: take },
       );
       setState("ready");

@@ -2,6 +2,8 @@
 
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { percent, signed } from "../maps/format";
+import { Changed } from "../panels/Changed";
+import { PageHead } from "../panels/PageHead";
 import type { Store } from "../state/store";
 import { isCancelled } from "../wire/client";
 import type { Operation, Operations, Reply } from "../wire/types";
@@ -15,20 +17,9 @@ export function OutputPanel({ store }: { store: Store }) {
   useLayoutEffect(() => box.current?.focus({ preventScroll: true }), []);
   return (
     <section class="nn-output" data-panel="output" aria-label="output" tabIndex={-1} ref={box}>
-      <header class="nn-output-head">
-        <h3>Output</h3>
-        <button
-          type="button"
-          class="nn-close"
-          aria-label="close"
-          title="back to the graph (Esc)"
-          onClick={() => {
-            store.view.output.value = false;
-          }}
-        >
-          ×
-        </button>
-      </header>
+      <PageHead name="Output" open={store.view.output}>
+        <Changed store={store} />
+      </PageHead>
       <div class="nn-output-body">
         <Softmax store={store} />
         <Counterfactual store={store} />
@@ -39,7 +30,7 @@ export function OutputPanel({ store }: { store: Store }) {
   );
 }
 
-/** What the kernel says of the run on the screen, asked for once for each. */
+/** What the kernel says of the network in sight on the sample on the screen, asked for once for each. */
 export function useAnswer<K extends Operation>(
   store: Store,
   op: K,
@@ -51,7 +42,7 @@ export function useAnswer<K extends Operation>(
   useEffect(() => {
     if (!run) return;
     let wanted = true;
-    const all = { ...params, sample: run.sample } as Operations[K]["params"];
+    const all = { ...params, sample: run.sample, ...store.changes.params } as Operations[K]["params"];
     store.request(op, all, { slot: op }).then(
       (answer) => wanted && setFound({ answer, error: "" }),
       (error: Error) => wanted && !isCancelled(error) && setFound({ answer: null, error: error.message }),
@@ -59,7 +50,7 @@ export function useAnswer<K extends Operation>(
     return () => {
       wanted = false;
     };
-  }, [run?.run, asked]);
+  }, [store.picture.value, asked]);
   return found;
 }
 

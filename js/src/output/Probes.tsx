@@ -19,7 +19,12 @@ export function Probes({ store }: { store: Store }) {
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState("");
   const stop = useRef<AbortController | null>(null);
-  useEffect(() => () => stop.current?.abort(), []);
+  const network = store.changes.key.value;
+  // Of another network they would tell something else.
+  useEffect(() => {
+    setFound(null);
+    return () => stop.current?.abort();
+  }, [network]);
   const { info } = store.synced;
   if (!info.value?.has_targets || info.value.samples < 2) return null;
 
@@ -29,19 +34,15 @@ export function Probes({ store }: { store: Store }) {
     setBusy(true);
     setError("");
     try {
-      await store.request(
-        "probes",
-        {},
-        {
-          slot: "explain probes",
-          signal: control.signal,
-          onChunk: ({ arrays, meta }) => {
-            const { accuracy, stderr, fitted } = arrays;
-            if (meta && accuracy && stderr && fitted)
-              setFound({ meta, accuracy: accuracy.data, stderr: stderr.data, fitted: fitted.data });
-          },
+      await store.request("probes", store.changes.params, {
+        slot: "explain probes",
+        signal: control.signal,
+        onChunk: ({ arrays, meta }) => {
+          const { accuracy, stderr, fitted } = arrays;
+          if (meta && accuracy && stderr && fitted)
+            setFound({ meta, accuracy: accuracy.data, stderr: stderr.data, fitted: fitted.data });
         },
-      );
+      });
     } catch (reason) {
       if (!isCancelled(reason)) setError((reason as Error).message);
     }

@@ -59,7 +59,7 @@ interface ThumbProps {
   width: number;
 }
 
-function Thumb({ rgb, index, height, width }: ThumbProps) {
+export function Thumb({ rgb, index, height, width }: ThumbProps) {
   const canvas = useRef<HTMLCanvasElement>(null);
   useLayoutEffect(() => {
     const context = canvas.current?.getContext("2d");

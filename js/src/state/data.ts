@@ -24,6 +24,8 @@ export interface Maps {
   ms: number;
   /** What they show, where that is not the activation. */
   of?: "influence";
+  /** Of a frame while somebody draws: the run whose raw values can be read is another one. */
+  live?: true;
   /** By how many interventions the network is changed whose maps they are. */
   changed?: number;
 }

@@ -3,6 +3,7 @@
 import { computed, effect, type ReadonlySignal, signal, untracked } from "@preact/signals";
 import { isCancelled, type WireError } from "../wire/client";
 import type { Operations, Reply, RequestOptions } from "../wire/types";
+import type { Changes } from "./changes";
 import type { Loadable } from "./data";
 import type { Graph, Synced } from "./synced";
 import type { ColourBy, View } from "./view";
@@ -30,12 +31,13 @@ export class Measuring {
   constructor(
     private readonly synced: Synced,
     private readonly view: View,
+    private readonly changes: Changes,
     private readonly ask: Ask,
   ) {
     this.run = computed(() => synced.run.value?.run ?? 0);
   }
 
-  /** Values follow every run. A time is measured when it is chosen, and holds as long as the graph does. */
+  /** Values follow every run, and every change of the network. A time is measured when it is chosen, and holds as long as the graph does. */
   follow(): () => void {
     const ran = computed(() => this.run.value > 0);
     const ends = [
@@ -48,6 +50,7 @@ export class Measuring {
       }),
       effect(() => {
         const by = this.view.colour.value;
+        void this.changes.key.value;
         if (this.run.value > 0 && isAsked(by) && by !== "time") untracked(() => void this.measure());
       }),
     ];
@@ -70,7 +73,12 @@ export class Measuring {
       const onProgress = (progress: { done: number; total: number }) => {
         if (!stopped.aborted) this.found.value = { ...this.found.peek(), progress };
       };
-      const reply = await this.ask({ by, sample }, { slot: "measure", signal: stopped, onProgress });
+      // A time is that of the network as it is.
+      const under = by === "time" ? {} : this.changes.params;
+      const reply = await this.ask(
+        { by, sample, ...under },
+        { slot: "measure", signal: stopped, onProgress },
+      );
       const ids = idsOf(this.synced.graph.peek());
       const { data: values } = reply.arrays.values;
       // Of another graph than the one on the screen: the run that brings it asks again.

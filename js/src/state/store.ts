@@ -68,6 +68,8 @@ export class Store {
   private readonly known = new Set<string>();
   readonly measuring: Measuring;
   readonly changes: Changes;
+  /** Which network, on which input, is in sight. */
+  readonly picture: ReadonlySignal<string>;
 
   private readonly mapCache = new Few<Maps>(MAPS_KEPT);
   private readonly stripCache = new Few<ReadonlyMap<string, Strip>>(STRIPS_KEPT);
@@ -105,7 +107,8 @@ export class Store {
     this.mute = computed(() => this.silence(synced.selection.value.layer));
     this.scrubber = new Latest(({ node, unit }) => this.fetchSaliency(node, unit));
     this.changes = new Changes(synced);
-    this.measuring = new Measuring(synced, this.view, (params, options) =>
+    this.picture = computed(() => `${synced.run.value?.run ?? 0}|${this.changes.key.value}`);
+    this.measuring = new Measuring(synced, this.view, this.changes, (params, options) =>
       this.request("measure", params, options),
     );
     this.follow();
@@ -211,7 +214,7 @@ export class Store {
   rawValues(channel: number): Float32Array | null {
     const maps = this.maps.peek().data;
     const held = this.values.peek();
-    if (!maps) return null;
+    if (!maps || maps.live) return null;
     if (held && held.key === maps.key && held.channel === channel) return held.data;
     const name = `${maps.key}|${channel}`;
     const kept = this.valueCache.get(name);
@@ -250,11 +253,6 @@ export class Store {
   private get passing(): boolean {
     const shown = this.shown.peek();
     return shown !== null && shown !== this.synced.selection.peek().layer;
-  }
-
-  /** Which network, on which input, is in sight. */
-  private get picture(): string {
-    return `${this.synced.run.peek()?.run ?? 0}|${this.changes.key.peek()}`;
   }
 
   private get sample(): number {
@@ -434,7 +432,7 @@ export class Store {
 
   private async fetchStrips(): Promise<void> {
     const run = this.synced.run.peek()?.run ?? 0;
-    const { picture } = this;
+    const picture = this.picture.peek();
     if (this.stripsOf !== picture) {
       const kept = this.stripCache.get(picture);
       this.stripsOf = kept ? picture : this.stripsOf;
@@ -451,7 +449,7 @@ export class Store {
         { slot: "strips" },
       ),
     );
-    if (!reply || this.picture !== picture) return;
+    if (!reply || this.picture.peek() !== picture) return;
     const bytes = reply.arrays.tiles.data;
     const area = STRIP_SIZE * STRIP_SIZE;
     const next = new Map(this.stripsOf === picture ? this.strips.peek() : []);
@@ -473,7 +471,7 @@ export class Store {
   private async fetchMaps(node: string): Promise<void> {
     // Maps of another layer that are still on their way must not come in over these.
     this.stopMaps.abort();
-    const key = `${this.picture}|${node}`;
+    const key = `${this.picture.peek()}|${node}`;
     const kept = this.mapCache.get(key);
     if (kept) {
       this.show(node, { state: "ready", data: kept });
@@ -576,7 +574,7 @@ export class Store {
   }
 
   private async fetchSaliency(node: string, unit: number[]): Promise<void> {
-    const key = `${this.picture}|${node}|${unit.join(",")}`;
+    const key = `${this.picture.peek()}|${node}|${unit.join(",")}`;
     if (this.saliency.peek().data?.key === key) return;
     const before = this.saliency.peek().data;
     this.saliency.value = { state: "loading", data: before };

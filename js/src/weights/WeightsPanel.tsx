@@ -43,7 +43,13 @@ export function WeightsPanel({ store }: { store: Store }) {
       {data && (
         <>
           <Head weighing={weighing} meta={data.meta} />
-          <Changed store={store} weighing={weighing} meta={data.meta} />
+          <Edit store={store} weighing={weighing} meta={data.meta} />
+          {store.changes.made.value && (
+            <p class="nn-soft" data-role="unmoved">
+              Interventions change what layers give, not what they have learned: the weights are the same with
+              and without.
+            </p>
+          )}
           <div class="nn-math-scroll">
             {data.meta.picture === "tiles" ? (
               <Tiles weighing={weighing} meta={data.meta} arrays={data.arrays} width={width} />
@@ -92,15 +98,14 @@ function Head({ weighing, meta }: { weighing: Weighing; meta: Learned }) {
 }
 
 /** The chosen entry, its value to type, and what the changes did. */
-function Changed({ store, weighing, meta }: { store: Store; weighing: Weighing; meta: Learned }) {
+function Edit({ store, weighing, meta }: { store: Store; weighing: Weighing; meta: Learned }) {
   const chosen = weighing.chosen.value;
   const before = weighing.before.value;
   const run = store.synced.run.value;
+  const now = store.changes.predictions.value;
   const { changes } = meta;
-  const gains =
-    before && run && run.sample === before.sample && changes.length > 0
-      ? moved(before.classes, run.predictions.classes)
-      : [];
+  const fits = run?.sample === before?.sample && store.changes.key.value === before?.key;
+  const gains = before && now && fits && changes.length > 0 ? moved(before.classes, now.classes) : [];
   return (
     <div class="nn-weights-edit">
       {chosen ? (

@@ -22,8 +22,8 @@ export class Weighing {
   readonly column = signal(0);
   readonly chosen = signal<Chosen | null>(null);
   readonly refused = signal("");
-  /** The predictions before the first change, for the sample on the screen. */
-  readonly before = signal<{ sample: number; classes: Prediction[] } | null>(null);
+  /** The predictions before the first change, for the sample on the screen and under the interventions then on. */
+  readonly before = signal<{ sample: number; key: string; classes: Prediction[] } | null>(null);
   private layer: string | null = null;
 
   constructor(readonly store: Store) {}
@@ -65,7 +65,9 @@ export class Weighing {
     const run = this.store.synced.run.peek();
     if (!chosen || !meta || !run || !Number.isFinite(value)) return;
     if (meta.changes.length === 0) {
-      this.before.value = { sample: run.sample, classes: run.predictions.classes };
+      const { key, predictions } = this.store.changes;
+      const classes = predictions.peek()?.classes ?? [];
+      this.before.value = { sample: run.sample, key: key.peek(), classes };
     }
     const wish = { node: meta.layer, name: meta.name, index: chosen.index, value };
     await this.tell(wish);

@@ -241,7 +241,10 @@ export interface Apart {
   note: string;
   result: number | null;
   actual: number | null;
+  /** None where the number was changed. */
   error: number | null;
+  /** The interventions that changed this very number, as Python: `result` is what the layer itself gave. */
+  changed_by: string[];
   numbers: [string, number | null][];
   operands: Operand[];
   /** The node whose maps the window lies on; empty where there are none. */
@@ -383,7 +386,7 @@ export interface Operations {
   };
   /** One number for every node and then every group, in the order of the graph; NaN where there is nothing to tell. */
   measure: {
-    params: { by: "params" | "flops" | "bytes" | "time" | "mean" | "dead"; sample: number };
+    params: Under & { by: "params" | "flops" | "bytes" | "time" | "mean" | "dead"; sample: number };
     arrays: { values: Float32Array };
     meta: { by: string };
   };
@@ -425,7 +428,7 @@ export interface Operations {
   methods: { params: Record<string, never>; arrays: None; meta: { methods: Method[] } };
   /** One sample's attribution, part by part as it sharpens: sums over channels `[H, W]`, of values and magnitudes. */
   attribute: {
-    params: {
+    params: Under & {
       /** The page's name for it, under which the kernel keeps it. */
       key: string;
       method: string;
@@ -462,10 +465,10 @@ export interface Operations {
   /** Every metric that needs no knowledge of where the object is. */
   metrics: { params: Record<string, never>; arrays: None; meta: { metrics: Metric[] } };
   /** A table that says how far to trust what the kernel keeps, as it fills up. */
-  judge: { params: { keys: string[]; metrics: string[] }; arrays: None; meta: Table };
+  judge: { params: Under & { keys: string[]; metrics: string[] }; arrays: None; meta: Table };
   /** Attributions that the kernel keeps, as one file. */
   attribution_file: {
-    params: { kind: "npz" | "png" | "svg"; keys: string[] };
+    params: Under & { kind: "npz" | "png" | "svg"; keys: string[] };
     arrays: { data: Uint8Array };
     meta: { kind: string };
   };
@@ -509,6 +512,8 @@ export interface Operations {
       sample: number;
       /** None where the output is no row of class scores. */
       classes: Compared[];
+      /** Of a language model, the last token: the classes are what may come after it. */
+      token?: number;
       /** With the interventions, as those of a run. */
       predictions: Predictions;
       /** The Python of each intervention, and why it cannot be made; one of them is empty. */
@@ -615,13 +620,13 @@ export interface Operations {
   };
   /** How one number of a layer came about. Which arrays there are depends on `kind`. */
   arithmetic: {
-    params: { node: string; sample: number; unit: Unit; head?: number | null };
+    params: Under & { node: string; sample: number; unit: Unit; head?: number | null };
     arrays: ApartArrays;
     meta: Apart;
   };
   /** An activation function over the range of its real inputs. */
   curve: {
-    params: { node: string; sample: number };
+    params: Under & { node: string; sample: number };
     arrays: {
       x: Float32Array;
       y: Float32Array;
@@ -656,7 +661,7 @@ export interface Operations {
   foresee: { params: Record<string, never>; arrays: None; meta: None };
   /** What an input pixel does to every node and then every group, as a share of the activation's own length. */
   influence: {
-    params: { sample: number; y: number; x: number; layer: string | null };
+    params: Under & { sample: number; y: number; x: number; layer: string | null };
     arrays: {
       strength: Float32Array;
       /** Derivatives of the open layer, as the arrays of "maps". */
@@ -677,14 +682,14 @@ export interface Operations {
   };
   /** All logits of the run on the screen. */
   logits: {
-    params: { sample: number };
+    params: Under & { sample: number };
     arrays: { logits: Float32Array };
     /** Whether the output is probabilities already. */
     meta: { names: string[]; probabilities: boolean };
   };
   /** What a transformer would answer after each block: the most probable classes `[blocks, k]`. */
   lens: {
-    params: { sample: number; token?: number };
+    params: Under & { sample: number; token?: number };
     arrays: { indices: Int32Array; probabilities: Float32Array; final: Float32Array };
     meta: {
       layers: string[];
@@ -696,7 +701,7 @@ export interface Operations {
   };
   /** How well a linear classifier tells the true classes apart after each stage; NaN where it is not known yet. */
   probes: {
-    params: Record<string, never>;
+    params: Under;
     arrays: { accuracy: Float32Array; stderr: Float32Array; fitted: Float32Array };
     meta: {
       layers: string[];
@@ -711,7 +716,7 @@ export interface Operations {
   };
   /** A picture changed a little, step by step: as it is looked at, and what was added, in levels of the picture. */
   counterfactual: {
-    params: {
+    params: Under & {
       sample: number;
       target: number | null;
       method: "gradient" | "fgsm" | "pgd";
