@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from nnviz_widget.engine.sharing import named_weights
 from nnviz_widget.errors import InputError
 
 __all__ = ["check_model", "prepared", "usable_device"]
@@ -29,7 +30,7 @@ def check_model(model: object) -> None:
             f"Expected a torch.nn.Module, not {type(model).__name__}.",
             hint="A function can be wrapped in a module whose forward calls it.",
         )
-    for name, tensor in model.named_parameters():
+    for name, tensor in named_weights(model):
         if torch.nn.parameter.is_lazy(tensor):
             raise InputError(
                 f"The parameter {name!r} has no shape yet.", hint="Run the model once: model(inputs)."

@@ -9,6 +9,7 @@ constants with an edge.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -17,10 +18,13 @@ from nnviz_widget.engine.failure import line_label, line_text
 from nnviz_widget.engine.flops import flops_of
 from nnviz_widget.engine.graph import Edge, Graph, Group, Node, fold_siblings
 from nnviz_widget.engine.recording import STATE, Ref
+from nnviz_widget.engine.sharing import named_parts, named_weights
 from nnviz_widget.engine.vocabulary import words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from torch import nn
 
     from nnviz_widget.engine.recording import Frame, Op, Recording, Spec
 
@@ -48,6 +52,29 @@ def assemble(recording: Recording) -> Graph:
     return _Drawing(recording).graph
 
 
+def _below(root: nn.Module) -> dict[str, dict[int, None]]:
+    """Return the parameters at and below each module, by its path, in torch's order."""
+    below: dict[str, dict[int, None]] = {}
+    #: Of each module, those that hold it, itself included.
+    holders: dict[str, tuple[dict[int, None], ...]] = {}
+    for path, part in named_parts(root):
+        own = below[path] = {}
+        holders[path] = (*holders.get(path.rpartition(".")[0], ()), own) if path else (own,)
+        if part._parameters:
+            held = {id(tensor): None for tensor in part._parameters.values() if tensor is not None}
+            for holder in holders[path]:
+                holder.update(held)
+    return below
+
+
+@lru_cache(maxsize=4096)
+def _memory(outputs: tuple[Spec, ...]) -> tuple[str, int]:
+    """Return the type of the first output, and the bytes of all."""
+    dtype = outputs[0].dtype if outputs else None
+    size = sum(prod(spec.shape) * spec.dtype.itemsize for spec in outputs if spec.dtype is not None)
+    return str(dtype).removeprefix("torch.") if dtype is not None else "", size
+
+
 class _Drawing:
     def __init__(self, recording: Recording) -> None:
         root = recording.root
@@ -57,15 +84,10 @@ class _Drawing:
         self.graph = Graph(model=type(root.module).__name__)
         self.nodes: dict[str, Node] = {}
         #: Every name of every parameter; tied ones have several.
-        self.parameters = dict(root.module.named_parameters(remove_duplicate=False))
+        self.parameters = dict(named_weights(root.module))
         self.sizes = {id(tensor): tensor.numel() for tensor in self.parameters.values()}
         #: Parameters at and below each module, by path.
-        self.below: dict[str, dict[int, None]] = {}
-        for name, tensor in self.parameters.items():
-            path = name
-            while path:
-                path = path.rpartition(".")[0]
-                self.below.setdefault(path, {})[id(tensor)] = None
+        self.below = _below(root.module)
         #: Which node counted a parameter first.
         self.counted: dict[int, str] = {}
         group = Group(
@@ -169,10 +191,8 @@ class _Drawing:
     ) -> Node:
         node = Node(id=name, path=at[0], call=at[1], op=what[0], kind=what[1])
         node.output_shapes = [spec.shape for spec in outputs]
-        dtype = outputs[0].dtype if outputs else None
-        node.dtype = str(dtype).removeprefix("torch.") if dtype is not None else ""
-        node.bytes = sum(prod(spec.shape) * spec.dtype.itemsize for spec in outputs if spec.dtype is not None)
-        node.flops = sum(flops_of(op, self.ops) for op in ops)
+        node.dtype, node.bytes = _memory(tuple(outputs))
+        node.flops = sum([flops_of(op, self.ops) for op in ops])
         node.source = line_label(ops[0].source) if ops else ""
         if ops and all(op.kind == "identity" for op in ops):
             node.status = "identity"
@@ -220,6 +240,8 @@ class _Drawing:
         """Return the values that an operation gave to other tensors in its memory, and that nobody read."""
         written: set[Ref] = set()
         read: set[Ref] = set()
+        if not any(op.aliases for op in self.ops):
+            return written
         for op in reversed(self.ops):
             if op.kind in STATE:
                 continue

@@ -30,7 +30,7 @@ from nnviz_widget.engine.receptive import ReceptiveField, receptive_field
 from nnviz_widget.engine.recorder import record
 from nnviz_widget.engine.recording import Ref
 from nnviz_widget.engine.shapes import module_tree, record_shapes
-from nnviz_widget.engine.sharing import unwrap
+from nnviz_widget.engine.sharing import named_weights, unwrap
 from nnviz_widget.engine.sources import Source, adapt
 from nnviz_widget.engine.timing import device_clock, time_parts
 from nnviz_widget.engine.trace import Trace
@@ -473,7 +473,7 @@ class Engine(Explaining, Intervening, Probing, Inspecting, Comparing):
 
     def _frozen(self) -> frozenset[str]:
         """Names of the user's parameters that are not trained; copies of them do not tell."""
-        named = unwrap(self._source.module).named_parameters()
+        named = named_weights(unwrap(self._source.module))
         return frozenset(name for name, tensor in named if not tensor.requires_grad)
 
     def _record(
@@ -502,7 +502,7 @@ class Engine(Explaining, Intervening, Probing, Inspecting, Comparing):
 
     def _without_values(self) -> str:
         """Return why the model cannot be run at all, or nothing."""
-        hollow = any(tensor.is_meta for tensor in unwrap(self._source.module).parameters())
+        hollow = any(tensor.is_meta for _, tensor in named_weights(unwrap(self._source.module)))
         return "The weights are on the meta device, without values." if hollow else ""
 
     def _trace_shapes(

@@ -57,6 +57,7 @@ def user_line(frame: FrameType | None) -> tuple[str, int]:
     return "", 0
 
 
+@lru_cache(maxsize=4096)
 def line_label(source: tuple[str, int]) -> str:
     """Return ``file.py:12``; ``cell:12`` for a line of a notebook; empty for none."""
     file, line = source

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import count, islice
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -23,7 +24,7 @@ from nnviz_widget.errors import InputError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from nnviz_widget.engine.difference import Difference
 
@@ -218,9 +219,9 @@ class Graph:
         return {
             "model": self.model,
             "kind": self.kind,
-            "nodes": [_plain(node) for node in self.nodes],
-            "edges": [_plain(edge) for edge in self.edges],
-            "groups": [_plain(group) for group in self.groups],
+            "nodes": _plain(Node, self.nodes),
+            "edges": _plain(Edge, self.edges),
+            "groups": _plain(Group, self.groups),
         }
 
     @classmethod
@@ -280,19 +281,22 @@ class Graph:
             ) from error
 
 
-#: The fields that are no plain texts and numbers.
-_NESTED = frozenset({"children", "input_shapes", "output_shapes", "shape"})
+#: The fields that are no plain texts and numbers: lists, and lists of shapes.
+_FLAT = ("children", "shape")
+_DEEP = ("input_shapes", "output_shapes")
 
 
-def _plain(item: Node | Edge | Group) -> dict[str, Any]:
-    row = {name: getattr(item, name) for name in item.__slots__}
-    for name in _NESTED & row.keys():
-        row[name] = _lists(row[name])
-    return row
-
-
-def _lists(value: Any) -> Any:
-    return [_lists(part) for part in value] if isinstance(value, (list, tuple)) else value
+def _plain(kind: type[Any], items: Sequence[Any]) -> list[dict[str, Any]]:
+    names = [each.name for each in fields(kind)]
+    flat, deep = [name for name in _FLAT if name in names], [name for name in _DEEP if name in names]
+    read = attrgetter(*names)
+    rows = [dict(zip(names, read(item), strict=True)) for item in items]
+    for row in rows:
+        for name in flat:
+            row[name] = [*row[name]]
+        for name in deep:
+            row[name] = [[*shape] for shape in row[name]]
+    return rows
 
 
 def _shapes(shapes: Any) -> list[Shape]:
@@ -328,36 +332,40 @@ def fold_siblings(graph: Graph, *, in_order: bool = False) -> None:
     incoming: dict[str, list[str]] = {}
     for edge in graph.edges:
         incoming.setdefault(edge.target, []).append(edge.source)
-    signatures: dict[str, tuple[Any, ...]] = {}
+    known: dict[str, tuple[list[Node], tuple[Any, ...]]] = {}
+    wirings: dict[str, list[list[int]]] = {}
     numbers: defaultdict[tuple[Any, ...], int] = defaultdict(count().__next__)
     alikes = {node.id: numbers[_looks(node)] for node in graph.nodes}
 
-    def flatten(group: Group) -> list[Node]:
-        inside: list[Node] = []
-        for child in group.children:
-            if child in groups:
-                inside += flatten(groups[child])
-            else:
-                inside.append(nodes[child])
-        return inside
+    def inside(group: Group) -> tuple[list[Node], tuple[Any, ...]]:
+        """Return the nodes in a group, and what each of them is."""
+        found = known.get(group.id)
+        if found is None:
+            flat: list[Node] = []
+            skeleton: list[Any] = [group.type]
+            for child in group.children:
+                below = groups.get(child)
+                if below is None:
+                    flat.append(nodes[child])
+                    skeleton.append("")
+                else:
+                    flat += inside(below)[0]
+                    skeleton.append((below.type, len(below.children)))
+            found = known[group.id] = flat, (skeleton, [alikes[node.id] for node in flat])
+        return found
 
-    def signature(group: Group) -> tuple[Any, ...]:
-        if group.id not in signatures:
-            inside = flatten(group)
-            place = {node.id: index for index, node in enumerate(inside)}
-            wires = tuple(
-                tuple(place.get(source, -1) for source in incoming.get(node.id, ())) for node in inside
-            )
-            skeleton = tuple(
-                (groups[child].type, len(groups[child].children)) if child in groups else ""
-                for child in group.children
-            )
-            looks = tuple(alikes[node.id] for node in inside)
-            signatures[group.id] = (group.type, skeleton, looks, wires)
-        return signatures[group.id]
+    def wires(group: Group) -> list[list[int]]:
+        """Return for each node in a group by its place where its tensors come from; -1 is outside."""
+        if group.id not in wirings:
+            flat = inside(group)[0]
+            place = {node.id: index for index, node in enumerate(flat)}
+            wirings[group.id] = [
+                [place.get(source, -1) for source in incoming.get(node.id, ())] for node in flat
+            ]
+        return wirings[group.id]
 
     def alike(a: Group, b: Group) -> bool:
-        return (in_order or (a.id, b.id) in linked) and signature(a) == signature(b)
+        return (in_order or (a.id, b.id) in linked) and inside(a)[1] == inside(b)[1] and wires(a) == wires(b)
 
     for group in graph.groups:
         run: list[Group] = []

@@ -29,6 +29,7 @@ from nnviz_widget.engine.failure import model_error, user_line
 from nnviz_widget.engine.interventions import applied, current, touched
 from nnviz_widget.engine.memory import Kept
 from nnviz_widget.engine.recording import STATE, Frame, Op, Recording, Ref, tensors_of
+from nnviz_widget.engine.sharing import named_parts
 from nnviz_widget.engine.tape import Stop, Tape, spec_of
 from nnviz_widget.errors import NNVizError, OutOfMemoryError
 
@@ -125,7 +126,7 @@ class Recorder:
         #: The model's own tensors, and the name and kind of each by identity.
         self.tensors: list[Tensor] = []
         owned: dict[int, tuple[str, str]] = {}
-        for path, child in module.named_modules(remove_duplicate=False):
+        for path, child in named_parts(module):
             self._paths.setdefault(id(child), []).append(path)
             for kind, tensors in (("parameter", child._parameters), ("buffer", child._buffers)):
                 for name, tensor in tensors.items():

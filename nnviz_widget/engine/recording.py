@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import torch
 
 from nnviz_widget.engine.activations import Activations
+from nnviz_widget.engine.sharing import named_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -252,8 +253,12 @@ class Recording:
 
 
 def _weights(module: nn.Module) -> Iterator[Weight]:
-    for kind, named in (("parameter", module.named_parameters()), ("buffer", module.named_buffers())):
-        for name, tensor in named:
+    known: set[int] = set()
+    for kind in ("parameter", "buffer"):
+        for name, tensor in named_weights(module, f"_{kind}s"):
+            if id(tensor) in known:
+                continue
+            known.add(id(tensor))
             size = tensor.numel()
             yield Weight(name, kind, size, size * tensor.element_size(), tensor.requires_grad)
 

@@ -22,18 +22,35 @@ from torch.overrides import TorchFunctionMode
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["CannotShareError", "copy_modules", "copy_value", "parts_of", "tensors_in", "unwrap", "wrappers"]
+__all__ = [
+    "CannotShareError",
+    "copy_modules",
+    "copy_value",
+    "named_parts",
+    "named_weights",
+    "parts_of",
+    "tensors_in",
+    "unwrap",
+    "wrappers",
+]
 
 _BIG_ARRAY_BYTES = 1 << 20
 _DEEPEST_CONTAINER = 4
 #: A module holds a dozen of them, mostly empty; to `deepcopy` they cost more than the rest of a small module.
 _PLAIN = frozenset({dict, OrderedDict, set, list})
+#: What every module has from birth: containers of torch's own that no two modules share.
+_INBORN = frozenset(nn.Module().__dict__)
 #: What `deepcopy` gives back as it is.
 _ATOMS = frozenset(
     {int, float, bool, complex, str, bytes, type(None), type, range, type(...)}
     | {types.FunctionType, types.BuiltinFunctionType}
 )
 _NEW = object().__reduce_ex__(4)[0]  # makes an object without calling `__init__`
+#: What a class may have to say about how its objects are copied, and what torch says.
+_PICKLING = {
+    name: getattr(nn.Module, name, None)
+    for name in ("__reduce_ex__", "__reduce__", "__getstate__", "__getnewargs__", "__getnewargs_ex__")
+}
 _ATTEMPTS = 3  # the user's own thread may be changing the dicts that are being copied
 
 
@@ -88,7 +105,9 @@ def _all_modules(model: nn.Module) -> dict[int, nn.Module]:
             found[id(module)] = module
             waiting += [part for part in module._modules.values() if part is not None]
             for name, value in list(module.__dict__.items()):
-                if (isinstance(value, (list, tuple)) or type(value) is dict) and value and name != "_modules":
+                if name in _INBORN or type(value) in _ATOMS:
+                    continue
+                if (isinstance(value, (list, tuple)) or type(value) is dict) and value:
                     waiting += _instances_in(value, nn.Module)
     return found
 
@@ -117,7 +136,8 @@ def copy_modules(
     CannotShareError
         A part is compiled by TorchScript, or copies itself in its own way.
     """
-    for module in parts_of(model):
+    parts = parts_of(model)
+    for module in parts:
         if isinstance(module, torch.jit.ScriptModule):
             raise CannotShareError(f"{type(module).__name__} is compiled by TorchScript")
     for attempt in range(_ATTEMPTS):
@@ -134,12 +154,14 @@ def copy_modules(
     met = {id(part): part for part in memo.get(id(memo), ()) if isinstance(part, nn.Module)}
     met |= modules
     pairs = [(part, memo[id(part)]) for part in met.values() if _compiled(part) is None and id(part) in memo]
-    _check(model, twin, make)
+    copies = parts_of(twin)
+    _check(parts, copies, make)
     for _, part in pairs:
-        _rebind_closures(part.__dict__, memo)
-        for hooks in ("_forward_hooks", "_forward_pre_hooks"):
-            _rebind_closures(part.__dict__.get(hooks, {}), memo)
-    for part in parts_of(twin):
+        own = part.__dict__
+        for holder in (own, own.get("_forward_hooks"), own.get("_forward_pre_hooks")):
+            if holder and types.FunctionType in map(type, holder.values()):
+                _rebind_closures(holder, memo)
+    for part in copies:
         # Not ``eval()``: a user's own ``train`` may do more than set a flag (LoRA layers merge their
         # weights).
         part.__dict__["training"] = False
@@ -168,7 +190,12 @@ def _prefilled(modules: dict[int, nn.Module], make: Callable[[Tensor], Tensor]) 
             if kind in _ATOMS:
                 continue
             if kind in _PLAIN and not value:
-                memo[id(value)] = kind()
+                if name not in _INBORN:
+                    memo[id(value)] = kind()
+            elif name in {"_parameters", "_buffers"}:
+                for tensor in value.values():
+                    if tensor is not None and id(tensor) not in memo:
+                        memo[id(tensor)] = make(tensor)
             elif name != "_modules":
                 for tensor in tensors_in(value):
                     if id(tensor) not in memo:
@@ -224,16 +251,45 @@ def _copy(
 def _copy_ordinary(modules: dict[int, nn.Module], memo: dict[int, Any]) -> None:
     """Do what `deepcopy` does, in a fraction of its time, for modules that it copies by their attributes."""
     # From the leaves up: then no part is copied inside another one, however deep the tree.
+    ordinary = {kind for kind in {*map(type, modules.values())} if _is_ordinary(kind)}
     for part in reversed(list(modules.values())):
-        kind = type(part)
-        if id(part) in memo or hasattr(kind, "__deepcopy__") or kind in copyreg.dispatch_table:
+        if id(part) in memo:
             continue
-        reduced = part.__reduce_ex__(4)
-        make, args, state, *more = reduced if isinstance(reduced, tuple) else (None, None, None)
-        if make is _NEW and args == (kind,) and type(state) is dict and not any(more):
+        kind = type(part)
+        state = part.__dict__.copy() if kind in ordinary else _state(part)
+        if state is not None:
+            state.pop("_compiled_call_impl", None)  # as torch leaves it out of every copy
             made: Any = kind.__new__(kind)
             memo[id(part)] = made
-            made.__setstate__({name: _copied(value, memo) for name, value in state.items()})
+            copied = {}
+            for name, value in state.items():
+                its = type(value)
+                if its in _ATOMS:
+                    copied[name] = value
+                elif its in _PLAIN and not value and name in _INBORN:
+                    copied[name] = its()
+                else:
+                    copied[name] = _copied(value, memo)
+            made.__setstate__(copied)
+
+
+def _state(part: nn.Module) -> dict[str, Any] | None:
+    """Return the attributes that `deepcopy` would copy, or None where it goes another way."""
+    kind = type(part)
+    if hasattr(kind, "__deepcopy__") or kind in copyreg.dispatch_table:
+        return None
+    reduced = part.__reduce_ex__(4)
+    make, args, state, *more = reduced if isinstance(reduced, tuple) else (None, None, None)
+    ordinary = make is _NEW and args == (kind,) and type(state) is dict and not any(more)
+    return state if ordinary else None
+
+
+def _is_ordinary(kind: type[nn.Module]) -> bool:
+    """Whether a class leaves it to torch how its objects are copied."""
+    if hasattr(kind, "__deepcopy__") or kind in copyreg.dispatch_table:
+        return False
+    slots = any("__slots__" in base.__dict__ for base in kind.__mro__)
+    return not slots and all(getattr(kind, name, None) is own for name, own in _PICKLING.items())
 
 
 def _copied(value: Any, memo: dict[int, Any]) -> Any:
@@ -246,7 +302,7 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
         made = memo[id(value)] = {}
         memo.setdefault(id(memo), []).append(value)  # what is known by its id must live
         for key, part in value.items():
-            made[_copied(key, memo)] = _copied(part, memo)
+            made[key if type(key) in _ATOMS else _copied(key, memo)] = _copied(part, memo)
         return made
     return copy.deepcopy(value, memo)
 
@@ -269,17 +325,15 @@ def _share_what_refuses(
             memo[id(value)] = value
 
 
-def _check(model: nn.Module, twin: nn.Module, make: Callable[[Tensor], Tensor]) -> None:
-    """Make sure that the copy shares the tensors and not one module."""
-    own, copies = parts_of(model), parts_of(twin)
-    known = {id(part) for part in own}
+def _check(parts: list[nn.Module], copies: list[nn.Module], make: Callable[[Tensor], Tensor]) -> None:
+    """Make sure that the copies share the tensors and not one module; the roots come first."""
+    known = {*map(id, parts)}
     for part in copies:
         if id(part) in known:
             raise CannotShareError(f"{type(part).__name__} copies itself in its own way")
-    tensors = {id(make(tensor)) for part in own for tensor in _owned(part)}
-    for part in copies:
-        if any(id(tensor) not in tensors for tensor in _owned(part)):
-            raise CannotShareError(f"{type(twin).__name__} copies its tensors in its own way")
+    tensors = {id(make(tensor)) for tensor in _owned(parts)}
+    if not tensors.issuperset(map(id, _owned(copies))):
+        raise CannotShareError(f"{type(copies[0]).__name__} copies its tensors in its own way")
 
 
 def parts_of(model: nn.Module) -> list[nn.Module]:
@@ -294,11 +348,40 @@ def parts_of(model: nn.Module) -> list[nn.Module]:
     return list(found.values())
 
 
-def _owned(module: nn.Module) -> Iterator[Tensor]:
-    """Yield the parameters and buffers of one module, without those of its parts."""
-    for tensor in (*module._parameters.values(), *module._buffers.values()):
-        if tensor is not None:
-            yield tensor
+def _owned(parts: list[nn.Module]) -> Iterator[Tensor]:
+    """Yield the parameters and buffers of these modules, without those of their parts."""
+    for part in parts:
+        for tensors in (part._parameters, part._buffers):
+            if tensors:
+                for tensor in tensors.values():
+                    if tensor is not None:
+                        yield tensor
+
+
+def named_parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield each module of the tree by each of its names, in the order of ``named_modules``.
+
+    As that does with ``remove_duplicate=False``, which hands every module up through all that hold it.
+    """
+    waiting: list[tuple[str, nn.Module]] = [("", model)]
+    while waiting:
+        path, part = waiting.pop()
+        yield path, part
+        if part._modules:
+            inside = f"{path}." if path else ""
+            named = [(inside + name, child) for name, child in part._modules.items() if child is not None]
+            waiting += reversed(named)
+
+
+def named_weights(model: nn.Module, kind: str = "_parameters") -> Iterator[tuple[str, Tensor]]:
+    """Yield each parameter (or, of the kind ``_buffers``, buffer) by each of its names, in torch's order."""
+    for path, part in named_parts(model):
+        tensors = getattr(part, kind)
+        if tensors:
+            inside = f"{path}." if path else ""
+            for name, tensor in tensors.items():
+                if tensor is not None:
+                    yield inside + name, tensor
 
 
 def _rebind_closures(holder: dict[Any, Any], memo: dict[int, Any]) -> None:

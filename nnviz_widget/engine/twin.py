@@ -87,6 +87,7 @@ class Twin:
         self._glance: Glance | None = None
         self._seen = self._build()
         self._advance(self._seen, probe=True)
+        self._link(self._seen)
 
     def sync(self, *, probe: bool = True) -> int:
         """Bring the twin up to date with the model; to be called at the start of each job.
@@ -109,11 +110,8 @@ class Twin:
             if self._copies is not None and not self._copies.refresh(epoch):
                 self._build()
             self._edits.refresh(epoch)
-            if self._glance is None and self.shared:
-                for watched in self._watched:
-                    watched.link(self._make)
-                self._glance = Glance(self._watched, seen)
-                self._built = seen.structure
+            if self._glance is None:
+                self._link(seen)
             return epoch
 
     def read_epoch(self, *, probe: bool = False) -> int:
@@ -338,6 +336,14 @@ class Twin:
         seen = self._look()
         self._built = seen.structure
         return seen
+
+    def _link(self, seen: Seen) -> None:
+        """Give the twin what the model was seen to have; from then on a glance tells whether that changed."""
+        if self.shared:
+            for watched in self._watched:
+                watched.link(self._make)
+            self._glance = Glance(self._watched, seen)
+            self._built = seen.structure
 
     def _make(self, tensor: Tensor) -> Tensor:
         return self._edits(tensor, tensor if self._copies is None else self._copies(tensor))

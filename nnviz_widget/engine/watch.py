@@ -26,7 +26,10 @@ _SCALARS = frozenset(
     {bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size}
 )
 _CONTAINERS = (list, dict, set)
+_HOLDERS = (*_CONTAINERS, tuple)
 _PLAIN = frozenset({list, dict, set, OrderedDict})
+_DICTS = frozenset({dict, OrderedDict})
+_EMPTY: dict[str, object] = {}
 _INTERNALS = frozenset(nn.Module().__dict__) | {"_compiled_call_impl"}
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _TOGETHER = 64  # tensors that are probed by one operation
@@ -86,8 +89,7 @@ class Glance:
             own = each.original.__dict__
             self._holders += [own, *(own[kind] for kind in ("_parameters", "_buffers", "_modules", *_HOOKS))]
             self._holders += each.containers
-        # Their own method: `copy.copy` takes an ordered dict apart and puts it together again.
-        self._before = [h.copy() if type(h) in _PLAIN else copy.copy(h) for h in self._holders]
+        self._before = [_copied(holder) for holder in self._holders]
 
     def again(self) -> Seen | None:
         """Return what is seen now, or None where something was rebound."""
@@ -100,6 +102,15 @@ class Glance:
             return None
         seen = self._seen
         return Seen(seen.structure, seen.numbers, [_mark(t) for t in seen.tensors], seen.tensors)
+
+
+def _copied(holder: Any) -> Any:
+    """Copy what an attribute holds, to be compared with."""
+    kind = type(holder)
+    if kind in _DICTS and not holder:
+        return _EMPTY  # most are: one stands for all
+    # Its own method: `copy.copy` takes an ordered dict apart and puts it together again.
+    return holder.copy() if kind in _PLAIN else copy.copy(holder)
 
 
 class Watched:
@@ -127,9 +138,10 @@ class Watched:
         self.containers: list[Any] = []
         self._linked = True
         if original is not twin:
-            for name, value in list(original.__dict__.items()):
-                if name not in _INTERNALS and name in twin.__dict__:
-                    self._give(name, value, twin.__dict__[name])
+            own, given = original.__dict__, twin.__dict__
+            for name in own.keys() - _INTERNALS:
+                if name in own and name in given:
+                    self._note(name, own[name], given[name])
 
     def look(self, seen: Seen) -> None:
         """Add what this module is now to ``seen``."""
@@ -174,7 +186,7 @@ class Watched:
         self._shape = tuple(name if name in followed else (name, id(v)) for name, v in items)
         self._numbers = tuple(v for _, v in items if type(v) in _SCALARS)
         self._tensors = [v for _, v in items if isinstance(v, Tensor)]
-        self.containers = [v for _, v in items if isinstance(v, (*_CONTAINERS, tuple))]
+        self.containers = [v for _, v in items if isinstance(v, _HOLDERS)]
 
     def link(self, make: Callable[[Tensor], Tensor]) -> None:
         """Give the twin the buffers, tensors and numbers that the original has now."""
@@ -196,15 +208,12 @@ class Watched:
 
     def written(self) -> set[str]:
         """Return the names of the twin's attributes that the pass added, replaced or grew."""
-        twin = self.twin.__dict__
+        twin, given = self.twin.__dict__, self._given
         return {
             name
-            for name, value in twin.items()
-            if name not in _INTERNALS
-            and (
-                self._given.get(name, self) is not value
-                or (isinstance(value, _CONTAINERS) and len(value) != self._length[name])
-            )
+            for name in twin.keys() - _INTERNALS
+            if given.get(name, self) is not twin[name]
+            or (name in self._length and len(twin[name]) != self._length[name])
         }
 
     def restore(self, modules: dict[int, nn.Module], make: Callable[[Tensor], Tensor]) -> None:
@@ -222,10 +231,16 @@ class Watched:
                 self._give(name, value, copy_value(value, modules, make))
 
     def _give(self, name: str, source: Any, value: Any) -> None:
-        self._source[name], self._given[name] = source, value
         self.twin.__dict__[name] = value
+        self._note(name, source, value)
+
+    def _note(self, name: str, source: Any, value: Any) -> None:
+        """Remember what the twin has, and what of the original it stands for."""
+        self._source[name], self._given[name] = source, value
         if isinstance(value, _CONTAINERS):
             self._length[name] = len(value)
+        else:
+            self._length.pop(name, None)
 
 
 class Probe:

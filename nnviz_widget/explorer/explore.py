@@ -8,7 +8,7 @@ from torch import nn
 
 from nnviz_widget.engine.details import type_name
 from nnviz_widget.engine.engine import Engine
-from nnviz_widget.engine.sharing import unwrap
+from nnviz_widget.engine.sharing import named_parts, named_weights, unwrap
 from nnviz_widget.engine.sources import adapt
 from nnviz_widget.errors import InputError, NNVizError, UnknownNameError, nearest
 from nnviz_widget.explorer import cells
@@ -148,14 +148,14 @@ def _check_names(model: nn.Module, explorer: Explorer, exploration: Exploration)
 
 def _guess_classes(model: nn.Module) -> int:
     """How many classes the last layer seems to have; a wrong guess only costs waiting for the first run."""
-    sizes = [module.out_features for module in model.modules() if isinstance(module, nn.Linear)]
+    sizes = [module.out_features for _, module in named_parts(model) if isinstance(module, nn.Linear)]
     return sizes[-1] if sizes else 0
 
 
 def _info(
     model: nn.Module, batch: Batch, names: dict[int, str] | None, targets: list[int] | None
 ) -> dict[str, Any]:
-    parameters = {id(parameter): parameter.numel() for parameter in model.parameters()}
+    parameters = {id(parameter): parameter.numel() for _, parameter in named_weights(model)}
     info: dict[str, Any] = {
         "model": type_name(unwrap(model)),
         "params": sum(parameters.values()),

@@ -451,7 +451,8 @@ class Explorer(anywidget.AnyWidget):
             fresh["info"] = {**self.info, **fresh["info"]}
         for name, value in fresh.items():
             self._tell(name, value)
-        self.send_state(list(fresh))
+        # What `send_state` does, without its search for buffers in every list of the graph: there are none.
+        self._send({"method": "update", "state": self.get_state(key=list(fresh)), "buffer_paths": []})
 
     def _tell(self, name: str, value: Any) -> None:
         """Set a trait; an error in somebody's observer must not end the run that it heard of."""
