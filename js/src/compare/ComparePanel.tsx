@@ -4,6 +4,7 @@
 import { useLayoutEffect, useRef } from "preact/hooks";
 import { percent } from "../maps/format";
 import { Segments } from "../maps/Segments";
+import { Changed } from "../panels/Changed";
 import { PageHead } from "../panels/PageHead";
 import type { Store } from "../state/store";
 import { Classes } from "./Classes";
@@ -53,6 +54,7 @@ export function ComparePanel({ store }: { store: Store }) {
       onKeyDown={(event) => onKey(event, store, comparing)}
     >
       <PageHead name="Compare" open={store.view.compare}>
+        {comparing.other.value !== "plain" && <Changed store={store} holding={false} />}
         <Sources store={store} comparing={comparing} />
       </PageHead>
       {failed && (

@@ -188,7 +188,7 @@ function CopyCall({ call }: { call: string }) {
     <button
       type="button"
       class="nn-explain-call"
-      title="copy this call"
+      title={`copy this call: ${call}`}
       onClick={() => {
         void navigator.clipboard?.writeText(call).then(() => {
           setDone(true);

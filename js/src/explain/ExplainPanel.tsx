@@ -163,8 +163,6 @@ function Head({ store, explaining }: Both) {
         }}
       />
       <Changed store={store} />
-      <span class="nn-explain-gap" />
-      <Files store={store} explaining={explaining} />
     </PageHead>
   );
 }
@@ -237,6 +235,7 @@ function Controls({ store, explaining, reach }: Both & { reach: number | null })
       <AtLayer store={store} explaining={explaining} />
       <Slider label="clip" at={explaining.clip} low={80} high={100} step={0.5} unit=" %" />
       <Slider label="opacity" at={explaining.opacity} low={0.1} high={1} step={0.05} unit="" />
+      <Files store={store} explaining={explaining} />
     </div>
   );
 }

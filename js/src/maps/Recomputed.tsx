@@ -3,6 +3,9 @@
 import type { Recomputed } from "../wire/types";
 import { percent } from "./format";
 
+/** A share that was rounded away on the way here is not none. */
+const HARDLY = 1e-5;
+
 export function RecomputedShare({ of }: { of?: Recomputed | null | undefined }) {
   if (!of || of.share > 0.99) return null;
   return (
@@ -11,7 +14,7 @@ export function RecomputedShare({ of }: { of?: Recomputed | null | undefined }) 
       data-role="recomputed"
       title={`Only what a change reaches was computed anew, the rest is known: ${of.told}`}
     >
-      {`recomputed ${percent(of.share)}`}
+      {`recomputed ${percent(Math.max(of.share, HARDLY))}`}
     </span>
   );
 }

@@ -2,7 +2,13 @@
 
 import type { Store } from "../state/store";
 
-export function Changed({ store }: { store: Store }) {
+interface Props {
+  store: Store;
+  /** Whether the network as it is can be looked at here. */
+  holding?: boolean;
+}
+
+export function Changed({ store, holding = true }: Props) {
   const { made, held } = store.changes;
   const count = made.value?.interventions.length ?? 0;
   if (count === 0) return null;
@@ -14,30 +20,33 @@ export function Changed({ store }: { store: Store }) {
       <button
         type="button"
         class="nn-changed-words"
-        title="Maps, thumbnails, statistics and predictions are those of the changed network: see the changes"
+        title="All numbers and pictures are those of the changed network: see the changes"
         onClick={() => {
           store.view.tab.value = "intervene";
           store.view.drawer.value = true;
+          store.view.compare.value = false; // it lies over the drawer
         }}
       >
         changed by {count} intervention{count === 1 ? "" : "s"}
       </button>
-      <button
-        type="button"
-        class="nn-chip"
-        aria-pressed={held.value}
-        title="hold to see the network as it is"
-        onPointerDown={(event) => {
-          event.currentTarget.setPointerCapture(event.pointerId);
-          hold(true)();
-        }}
-        onLostPointerCapture={hold(false)}
-        onKeyDown={(event) => event.key === " " && !event.repeat && hold(true)()}
-        onKeyUp={hold(false)}
-        onBlur={hold(false)}
-      >
-        original
-      </button>
+      {holding && (
+        <button
+          type="button"
+          class="nn-chip"
+          aria-pressed={held.value}
+          title="hold to see the network as it is"
+          onPointerDown={(event) => {
+            event.currentTarget.setPointerCapture(event.pointerId);
+            hold(true)();
+          }}
+          onLostPointerCapture={hold(false)}
+          onKeyDown={(event) => event.key === " " && !event.repeat && hold(true)()}
+          onKeyUp={hold(false)}
+          onBlur={hold(false)}
+        >
+          original
+        </button>
+      )}
     </div>
   );
 }
