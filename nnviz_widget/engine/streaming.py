@@ -157,30 +157,27 @@ class Stream(ABC, Generic[Found]):
 
     def _slice(self, token: CancelToken) -> Found | None:
         """Go on for one job; return the whole when it is there."""
-        until = time.perf_counter() + _JOB_SECONDS
-        while self._advance(token):
-            if self.progress >= 1:
-                break  # that was the last step
-            if time.perf_counter() > until:
-                return None
-        return self._whole()
+        more = self._advance(token, until=time.perf_counter() + _JOB_SECONDS)
+        return self._whole() if not more or self.progress >= 1 else None
 
     def _whole(self) -> Found:
         if self._last is None:
             raise NNVizError("There was nothing to compute.")
         return self._made(self._last)
 
-    def _advance(self, token: CancelToken) -> bool:
-        """Compute the next step; False where there is none."""
+    def _advance(self, token: CancelToken, until: float = 0.0) -> bool:
+        """Compute the next step, and more until a time is reached; False where there is none.
+
+        Whether the weights moved is looked for once, after the last: nothing is handed out before.
+        """
         start = time.perf_counter()
         self._token.job = token
         try:
             if self._steps is None:
                 self._begin()
-            assert self._steps is not None
             try:
                 with self._twin.running(), within(self._interventions):
-                    step = next(self._steps, None)
+                    step = self._taken(until)
             except Cancelled:
                 raise
             except Exception:
@@ -188,19 +185,28 @@ class Stream(ABC, Generic[Found]):
                 if self._private or self._twin.sync() == self.epoch:
                     raise
                 self._begin(private=True)
-                return self._advance(token)
+                return self._advance(token, until)
             if step is None:
                 self._ended = True
                 return False
             if not self._private and self._twin.sync() != self.epoch:
                 # Nothing from before is used: half of it belongs to other weights.
                 self._begin(private=True)
-                return self._advance(token)
+                return self._advance(token, until)
             self._last = step
             self.progress = step.done / step.total if step.total else 1.0
             return True
         finally:
             self.seconds += time.perf_counter() - start
+
+    def _taken(self, until: float) -> Step | None:
+        """Take steps until a time is reached, one at least; returns the last of them."""
+        assert self._steps is not None
+        step: Step | None = None
+        for step in self._steps:
+            if step.done >= step.total or time.perf_counter() > until:
+                break
+        return step
 
     def _begin(self, *, private: bool = False) -> None:
         twin = self._twin

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -784,6 +785,28 @@ def test_weights_that_change_between_two_parts_never_mix(method: str) -> None:
     assert parts[-1].progress == 1
     assert parts[-1].consistent
     assert apart(parts[-1].values, expected.values) <= 1e-5
+
+
+@pytest.mark.parametrize("method", ["integrated_gradients", "smooth_grad"])
+def test_weights_that_change_between_two_passes_of_a_job_never_mix(method: str) -> None:
+    passes = itertools.count()
+
+    class Learns(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            if next(passes) == 5:
+                with torch.no_grad():
+                    model[1].weight.mul_(1.3).add_(0.01)
+            return x
+
+    model = nn.Sequential(Learns(), *trained().eval()).eval()
+    x = torch.randn(2, 3, 8, 8)
+    with Engine(model) as engine:
+        found = engine.attribute(x, method, target=1, internal_batch_size=4)
+        assert next(passes) > 12
+        again = engine.attribute(x, method, target=1, internal_batch_size=4)
+    assert found.consistent
+    assert found.epoch == again.epoch > 0
+    assert apart(found.values, again.values) <= 1e-6
 
 
 def test_what_is_streamed_while_another_thread_trains_belongs_to_one_moment() -> None:
