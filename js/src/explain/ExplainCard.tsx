@@ -196,7 +196,8 @@ function CopyCall({ call }: { call: string }) {
         });
       }}
     >
-      <code>{done ? "copied" : call}</code>
+      {/* Of several lines the one in which the cards differ; above it are the interventions. */}
+      <code>{done ? "copied" : call.split("\n").at(-1)?.trim()}</code>
     </button>
   );
 }
