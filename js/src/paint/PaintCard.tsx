@@ -1,11 +1,12 @@
 // The painter, in the place of the input card: what is drawn here goes through the network while it is drawn.
 
-import { useComputed } from "@preact/signals";
+import { batch, effect, untracked, useComputed } from "@preact/signals";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { percent } from "../maps/format";
 import { Segments } from "../maps/Segments";
 import { Thumbnails } from "../panels/Thumbnails";
 import type { Store } from "../state/store";
+import { Board, type Place } from "./board";
 import { Easel } from "./easel";
 import { pictureIn } from "./elsewhere";
 import { Live } from "./live";
@@ -21,7 +22,6 @@ const TOOLS: [Tool, string][] = [
   ["move", "move"],
 ];
 const KEYS: Record<string, Tool> = { b: "brush", e: "erase", c: "cover", m: "move" };
-const SMALL = 160;
 
 /** Name, range, step, and how a value reads. */
 const SLIDERS: [keyof Adjust, string, number, number, number][] = [
@@ -83,7 +83,7 @@ export function PaintCard({ store }: { store: Store }) {
           ×
         </button>
       </header>
-      {easel ? <Board key={easel.base} store={store} easel={easel} live={live} /> : <p>no picture</p>}
+      {easel ? <Work key={easel.base} store={store} easel={easel} live={live} /> : <p>no picture</p>}
       <Followed live={live} />
       <Thumbnails store={store} />
     </section>
@@ -116,46 +116,68 @@ function Meter({ live }: { live: Live }) {
   );
 }
 
-interface BoardProps {
+interface WorkProps {
   store: Store;
   easel: Easel;
   live: Live;
 }
 
-function Board({ store, easel, live }: BoardProps) {
+/** The canvas and the tools. A stroke goes to the canvas and to the kernel, and renders nothing of this anew. */
+function Work({ store, easel, live }: WorkProps) {
   const canvas = useRef<HTMLCanvasElement>(null);
+  const board = useRef<Board | null>(null);
   const [tool, setTool] = useState<Tool>("brush");
   const [colour, setColour] = useState<Colour>(() => opposite(easel));
   const [size, setSize] = useState(() => Math.max(1, Math.round(Math.min(easel.width, easel.height) / 16)));
-  const [cursor, setCursor] = useState<[number, number] | null>(null);
   const [compared, setCompared] = useState(false);
-  const gesture = useRef<{ from: [number, number]; last: [number, number]; dx: number; dy: number } | null>(
-    null,
-  );
+  const cursor = useRef<Place | null>(null);
+  const gesture = useRef<{ from: Place; last: Place; dx: number; dy: number } | null>(null);
   const { width, height } = easel;
   const gray = store.synced.info.value?.input_shape[0] === 1;
-  const version = easel.version.value;
   const depth = easel.depth.value;
-  const adjust = easel.adjust.value;
   const first = useRef(true);
 
-  // One picture for the screen and for the kernel, once for each change.
   useLayoutEffect(() => {
-    const rgb = compared ? easel.before() : easel.picture();
-    draw(canvas.current, rgb, width, height);
-    if (first.current) first.current = false;
-    else live.ask(rgb, easel.base, !compared);
-  }, [easel, version, compared]);
+    const element = canvas.current as HTMLCanvasElement;
+    const made = new Board(element, easel);
+    board.current = made;
+    const measure = () => made.fit(element.clientWidth, element.clientHeight);
+    measure();
+    const watch = new ResizeObserver(measure);
+    watch.observe(element);
+    return () => watch.disconnect();
+  }, [easel]);
 
-  const at = (event: PointerEvent): [number, number] => {
+  // One picture for the screen and for the kernel, once for each change.
+  useLayoutEffect(
+    () =>
+      effect(() => {
+        void easel.version.value;
+        const rgb = compared ? easel.before() : easel.picture();
+        board.current?.show(rgb);
+        if (first.current) first.current = false;
+        else untracked(() => live.ask(rgb, easel.base, !compared));
+      }),
+    [easel, compared],
+  );
+
+  const mark = () => {
+    const [at, held] = [cursor.current, gesture.current];
+    if (!at || tool === "move" || (tool === "cover" && !held)) board.current?.point(null);
+    else if (tool === "cover" && held) board.current?.point({ from: held.from, to: held.last });
+    else board.current?.point({ ring: at, size });
+  };
+  useLayoutEffect(mark, [tool, size]);
+
+  const placing = () => {
     const rect = (canvas.current as HTMLCanvasElement).getBoundingClientRect();
-    return [
+    return (event: PointerEvent): Place => [
       ((event.clientX - rect.left) / rect.width) * width - 0.5,
       ((event.clientY - rect.top) / rect.height) * height - 0.5,
     ];
   };
 
-  const act = (to: [number, number]) => {
+  const act = (to: Place) => {
     const held = gesture.current;
     if (!held) return;
     if (tool === "move")
@@ -164,7 +186,7 @@ function Board({ store, easel, live }: BoardProps) {
     held.last = to;
   };
 
-  const start = (place: [number, number]) => {
+  const start = (place: Place) => {
     easel.begin();
     const { dx, dy } = easel.adjust.peek();
     gesture.current = { from: place, last: place, dx, dy };
@@ -175,6 +197,7 @@ function Board({ store, easel, live }: BoardProps) {
     const held = gesture.current;
     if (held && tool === "cover") easel.box(held.from, held.last, colour);
     gesture.current = null;
+    mark();
   };
 
   const onKeyDown = (event: KeyboardEvent) => {
@@ -185,17 +208,18 @@ function Board({ store, easel, live }: BoardProps) {
       const { dx, dy } = easel.adjust.peek();
       easel.set({ dx: dx + far * (step[0] as number), dy: dy + far * (step[1] as number) });
     } else if (step) {
-      const [x, y] = cursor ?? [width >> 1, height >> 1];
-      const place: [number, number] = [
+      const [x, y] = cursor.current ?? [width >> 1, height >> 1];
+      const place: Place = [
         Math.min(width - 1, Math.max(0, x + far * (step[0] as number))),
         Math.min(height - 1, Math.max(0, y + far * (step[1] as number))),
       ];
-      setCursor(place);
+      cursor.current = place;
       act(place);
+      mark();
     } else if (event.key === " ") {
       // Once puts the pen down, once more lifts it.
       if (gesture.current) finish();
-      else start(cursor ?? [width >> 1, height >> 1]);
+      else start(cursor.current ?? [width >> 1, height >> 1]);
     } else return;
     event.preventDefault();
     event.stopPropagation();
@@ -211,7 +235,6 @@ function Board({ store, easel, live }: BoardProps) {
   };
 
   const take = (rgb: Uint8ClampedArray) => easel.take(rgb);
-  const held = gesture.current;
   return (
     // biome-ignore lint/a11y/noStaticElementInteractions: keys of the tools inside, and a place to drop a file on
     <div
@@ -224,16 +247,9 @@ function Board({ store, easel, live }: BoardProps) {
         void Sources.take(pictureIn(event.dataTransfer), easel, gray, live);
       }}
     >
-      <div
-        class="nn-paint-box"
-        data-small={Math.max(height, width) <= SMALL}
-        data-tool={tool}
-        style={{ aspectRatio: `${width} / ${height}` }}
-      >
+      <div class="nn-paint-box" data-tool={tool} style={{ aspectRatio: `${width} / ${height}` }}>
         <canvas
           ref={canvas}
-          width={width}
-          height={height}
           role="img"
           tabIndex={0}
           aria-label={`canvas, ${height} by ${width} pixels; arrows move the ${tool}, Space puts it down and lifts it`}
@@ -241,23 +257,25 @@ function Board({ store, easel, live }: BoardProps) {
           onPointerDown={(event) => {
             if (event.button !== 0) return;
             event.currentTarget.setPointerCapture(event.pointerId);
-            start(at(event));
+            start(placing()(event));
           }}
           onPointerMove={(event) => {
-            setCursor(at(event));
-            const points = event.getCoalescedEvents?.() ?? [];
-            for (const point of points.length > 0 ? points : [event]) act(at(point));
+            const at = placing();
+            cursor.current = at(event);
+            const points = gesture.current ? (event.getCoalescedEvents?.() ?? []) : [];
+            batch(() => {
+              for (const point of points.length > 0 ? points : [event]) act(at(point));
+            });
+            mark();
           }}
           onPointerUp={finish}
           onPointerCancel={finish}
-          onPointerLeave={() => gesture.current || setCursor(null)}
+          onPointerLeave={() => {
+            if (gesture.current) return;
+            cursor.current = null;
+            mark();
+          }}
         />
-        {cursor && tool !== "move" && tool !== "cover" && (
-          <i class="nn-paint-ring" style={ring(cursor, size, width, height)} />
-        )}
-        {cursor && held && tool === "cover" && (
-          <i class="nn-paint-cover" style={frame(held.from, held.last, width, height)} />
-        )}
       </div>
       <Segments label="tool" value={tool} options={TOOLS} onChoose={(choice) => setTool(choice)} />
       <div class="nn-paint-row">
@@ -308,7 +326,7 @@ function Board({ store, easel, live }: BoardProps) {
           original
         </button>
       </div>
-      <Adjustments easel={easel} adjust={adjust} />
+      <Adjustments easel={easel} />
       <Sources easel={easel} gray={gray} take={take} live={live} />
       {live.error.value && (
         <p class="nn-caption nn-caption-bad" role="alert">
@@ -319,7 +337,8 @@ function Board({ store, easel, live }: BoardProps) {
   );
 }
 
-function Adjustments({ easel, adjust }: { easel: Easel; adjust: Adjust }) {
+function Adjustments({ easel }: { easel: Easel }) {
+  const adjust = easel.adjust.value;
   // One step back for one gesture, however many values it went through.
   const moving = useRef(false);
   return (
@@ -361,19 +380,6 @@ function readable(name: keyof Adjust, value: number): string {
   return `${value > 0 && name === "brightness" ? "+" : ""}${(100 * value).toFixed(0)} %`;
 }
 
-function draw(canvas: HTMLCanvasElement | null, rgb: Uint8ClampedArray, width: number, height: number): void {
-  const context = canvas?.getContext("2d");
-  if (!context) return;
-  const image = new ImageData(width, height);
-  for (let i = 0, j = 0; i < rgb.length; i += 3, j += 4) {
-    image.data[j] = rgb[i] as number;
-    image.data[j + 1] = rgb[i + 1] as number;
-    image.data[j + 2] = rgb[i + 2] as number;
-    image.data[j + 3] = 255;
-  }
-  context.putImageData(image, 0, 0);
-}
-
 /** A first colour that can be seen on this picture. */
 function opposite(easel: Easel): Colour {
   const ground = border({
@@ -394,23 +400,4 @@ function parse(text: string, gray: boolean): Colour {
   const [r, g, b] = [value >> 16, (value >> 8) & 255, value & 255];
   const bright = Math.round(0.299 * r + 0.587 * g + 0.114 * b);
   return gray ? [bright, bright, bright] : [r, g, b];
-}
-
-function ring([x, y]: [number, number], size: number, width: number, height: number) {
-  return {
-    left: `${(100 * (x + 0.5)) / width}%`,
-    top: `${(100 * (y + 0.5)) / height}%`,
-    width: `${(100 * size) / width}%`,
-    height: `${(100 * size) / height}%`,
-  };
-}
-
-function frame(from: [number, number], to: [number, number], width: number, height: number) {
-  const [x0, y0] = [Math.min(from[0], to[0]), Math.min(from[1], to[1])];
-  return {
-    left: `${(100 * x0) / width}%`,
-    top: `${(100 * y0) / height}%`,
-    width: `${(100 * Math.abs(to[0] - from[0])) / width}%`,
-    height: `${(100 * Math.abs(to[1] - from[1])) / height}%`,
-  };
 }

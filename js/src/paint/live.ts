@@ -1,7 +1,8 @@
 // Frames while somebody draws: the newest picture goes out, what is on the screen comes back, and a meter counts.
 //
 // A message takes a while from here to the kernel and back, longer than a small network; so up to three frames are
-// on their way at once, and what comes back late is dropped. When the drawing rests, the whole run is asked for.
+// on their way at once, and what comes back late is dropped. The page shows the newest answer once for each picture
+// of the screen. When the drawing rests, the whole run is asked for.
 
 import { batch, signal } from "@preact/signals";
 import type { Maps, Strip } from "../state/data";
@@ -15,13 +16,17 @@ const LANES = 3;
 const SLOW_MS = 30;
 const REST_MS = 300;
 const METER_FRAMES = 12;
+/** The meter's words change no oftener: nobody could read them, and each change lays out the card anew. */
+const METER_MS = 200;
+/** For so long what was in sight is still taken to be: telling it takes a look at every card. */
+const SIGHT_MS = 200;
 const STRIP_SIZE = 36;
 const MAX_SIDE = 64;
 
 export interface Rate {
-  /** Frames a second; 0 before there are two. */
+  /** Answers shown a second; 0 before there are two. */
   fps: number;
-  /** From the picture to the answer. */
+  /** From the picture to the answer on the page. */
   trip: number;
   /** Of it in the kernel. */
   ms: number;
@@ -32,16 +37,24 @@ export interface Rate {
 }
 
 type Frame = { rgb: Uint8ClampedArray; base: number; rests: boolean };
+type Arrived = { reply: Reply<"paint">; started: number; changed?: number };
+type Sight = { node: string; channels: number[] }[];
 
 export class Live {
   readonly rate = signal<Rate | null>(null);
   readonly error = signal("");
   private next: Frame | null = null;
+  private newest: Frame | null = null;
   private readonly busy = new Array<boolean>(LANES).fill(false);
   private sent = 0;
   private shown = 0;
   private pace = 0;
-  private readonly times: number[] = [];
+  private arrived: Arrived | null = null;
+  private frame = 0;
+  private sight: Sight = [];
+  private looked = Number.NEGATIVE_INFINITY;
+  private times: number[] = [];
+  private told = Number.NEGATIVE_INFINITY;
   private resting: ReturnType<typeof setTimeout> | undefined;
   private settling = false;
   private stopped = false;
@@ -55,7 +68,7 @@ export class Live {
   /** Shows what the network makes of a picture; `rests` is false for a glance that shall not become a sample. */
   ask(rgb: Uint8ClampedArray, base: number, rests = true): void {
     if (this.stopped) return;
-    this.next = { rgb, base, rests };
+    this.next = this.newest = { rgb, base, rests };
     clearTimeout(this.resting);
     if (this.settling) {
       this.settling = false;
@@ -67,6 +80,7 @@ export class Live {
   stop(): void {
     this.stopped = true;
     clearTimeout(this.resting);
+    cancelAnimationFrame(this.frame);
   }
 
   private pump(): void {
@@ -78,14 +92,13 @@ export class Live {
     void this.send(frame, lane);
   }
 
-  private async send({ rgb, base, rests }: Frame, lane: number): Promise<void> {
+  private async send({ rgb, base }: Frame, lane: number): Promise<void> {
     const number = ++this.sent;
     this.busy[lane] = true;
     const started = performance.now();
     try {
       const layer = this.store.shown.peek();
-      const nodes = inSight(this.store, this.root());
-      const params = { base, nodes, layer, max_side: MAX_SIDE, ...this.store.changes.params };
+      const params = { base, nodes: this.look(), layer, max_side: MAX_SIDE, ...this.store.changes.params };
       const reply = await this.store.request("paint", params, {
         slot: `paint ${lane}`,
         buffers: [rgb.slice().buffer as ArrayBuffer],
@@ -93,37 +106,63 @@ export class Live {
       if (number < this.shown || this.stopped) return;
       this.shown = number;
       this.pace = reply.meta.ms;
-      show(this.store, reply, params.changed?.length);
-      this.count(performance.now() - started, reply.meta);
       this.error.value = "";
+      this.arrived = { reply, started, changed: params.changed?.length };
+      this.frame ||= requestAnimationFrame(() => this.present());
     } catch (error) {
       if (!isCancelled(error)) this.error.value = (error as Error).message;
     } finally {
       this.busy[lane] = false;
       if (this.next) this.pump();
-      else if (rests && !this.busy.includes(true)) this.restSoon(rgb);
+      else if (!this.busy.includes(true)) this.restSoon();
     }
+  }
+
+  /** What can be seen, at most a moment ago. */
+  private look(): Sight {
+    const now = performance.now();
+    if (now - this.looked > SIGHT_MS) {
+      this.looked = now;
+      this.sight = inSight(this.store, this.root());
+    }
+    return this.sight;
+  }
+
+  /** Shows the newest answer. */
+  private present(): void {
+    cancelAnimationFrame(this.frame);
+    this.frame = 0;
+    const { arrived } = this;
+    this.arrived = null;
+    if (!arrived || this.stopped) return;
+    show(this.store, arrived.reply, arrived.changed);
+    this.count(performance.now() - arrived.started, arrived.reply.meta);
   }
 
   private count(trip: number, meta: { ms: number; recorded: boolean; recomputed?: number }): void {
     const now = performance.now();
     // A pause is no slow frame.
-    if (this.times.length > 0 && now - (this.times.at(-1) as number) > 500) this.times.length = 0;
+    if (this.times.length > 0 && now - (this.times.at(-1) as number) > 500) this.times = [];
     this.times.push(now);
     if (this.times.length > METER_FRAMES) this.times.shift();
+    if (this.times.length > 2 && now - this.told < METER_MS) return;
+    this.told = now;
     const span = now - (this.times[0] as number);
     const fps = span > 0 ? (1000 * (this.times.length - 1)) / span : 0;
     this.rate.value = { fps, trip, ms: meta.ms, recorded: meta.recorded, share: meta.recomputed ?? 1 };
   }
 
-  private restSoon(rgb: Uint8ClampedArray): void {
+  private restSoon(): void {
     clearTimeout(this.resting);
-    this.resting = setTimeout(() => this.rest(rgb), REST_MS);
+    const { newest } = this;
+    if (newest?.rests) this.resting = setTimeout(() => this.rest(newest.rgb), REST_MS);
   }
 
   /** A full run of the painted sample makes everything else exact again. */
   private rest(rgb: Uint8ClampedArray): void {
     if (this.stopped || this.error.peek()) return;
+    // A page that nobody sees shows nothing: what it would show later is older than the run.
+    this.present();
     const { store } = this;
     const { synced } = store;
     const sample = synced.info.peek()?.samples ?? 0;
@@ -137,7 +176,7 @@ export class Live {
 }
 
 /** Nodes whose thumbnails can be seen, with the channels that they show. */
-export function inSight(store: Store, root: Element | null): { node: string; channels: number[] }[] {
+export function inSight(store: Store, root: Element | null): Sight {
   const pane = root?.querySelector(".nn-graph")?.getBoundingClientRect();
   if (!root || !pane) return [];
   const strips = store.strips.peek();
@@ -195,7 +234,13 @@ function mapsOf(
   const calm = before?.node === meta.node && before.strength.length === strength.data.length;
   frames += 1;
   return {
-    ...{ key: `paint ${frames}|${meta.node}`, node: meta.node, kind: meta.kind, shape: meta.shape },
+    ...{
+      key: `paint ${frames}|${meta.node}`,
+      node: meta.node,
+      kind: meta.kind,
+      shape: meta.shape,
+      live: true,
+    },
     ...{ tile: [h, w], tiles: maps.data, low: low.data, high: high.data, loaded, ms },
     strength: calm ? before.strength : strength.data,
     grid: meta.grid ?? null,
