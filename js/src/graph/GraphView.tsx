@@ -244,7 +244,7 @@ function useGestures(
     clearTimeout(resting.current);
     resting.current = window.setTimeout(() => {
       style.willChange = "";
-      moving.current?.cancel();
+      moving.current?.finish();
       moving.current = null;
     }, REST_MS);
     const known = zoomTransform(element);
