@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
 from tests import torchvision_stub  # noqa: F401
+from tests.warm_kernels import nursery
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 HERE = Path(__file__).parent
 LONGEST_FIRST = ("notebooks", "browser", "kernel", "packaging", "conformance", "unit")
@@ -34,3 +39,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def warm_kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment in which Jupyter starts kernels that have imported already what takes long."""
+    with nursery(tmp_path_factory.mktemp("kernels")) as environment:
+        yield environment

@@ -4,7 +4,7 @@ A kernel that explores a network imports for two seconds before its first cell. 
 does so once, and forks for every kernel that a Jupyter server starts: a process of its own, which has run
 nothing yet. The server's own child, the door, asks the nursery for the kernel and lives as long as it does:
 when one of them ends, however it ends, the other ends too. That a kernel starts without all this is what the
-tests in `tests/kernel` and `tests/notebooks` show.
+tests in `tests/kernel` and the first notebook show.
 
 This file is imported by the tests, and run as a script, for the nursery and for the door.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def warm_kernels(folder: Path) -> Iterator[dict[str, str]]:
+def nursery(folder: Path) -> Iterator[dict[str, str]]:
     """Open a nursery; yields the environment in which Jupyter finds its kernels.
 
     An empty one where a process that has imported a lot can not be trusted to fork: there, kernels start as
@@ -54,8 +54,8 @@ def warm_kernels(folder: Path) -> Iterator[dict[str, str]]:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(address))
         listener.listen()  # so doors may knock before the nursery has imported everything
-        nursery = subprocess.Popen(
-            [sys.executable, "-m", "tests.warm_kernels", "nursery", str(listener.fileno())],
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.warm_kernels", "tend", str(listener.fileno())],
             pass_fds=[listener.fileno()],
             env={**os.environ, "PYTHONPATH": search_path()},
             cwd=folder,
@@ -63,8 +63,8 @@ def warm_kernels(folder: Path) -> Iterator[dict[str, str]]:
     try:
         yield {"JUPYTER_PATH": str(folder)}
     finally:
-        nursery.terminate()
-        nursery.wait()
+        process.terminate()
+        process.wait()
 
 
 def search_path() -> str:
@@ -83,7 +83,7 @@ def door(address: str, *arguments: str) -> None:
         nursery.recv(1)  # nothing is ever sent: this returns when the kernel is gone
 
 
-def nursery(descriptor: str) -> None:
+def tend(descriptor: str) -> None:
     """Import, then become a kernel in a new process for whoever asks."""
     import gc
     import signal
@@ -91,13 +91,14 @@ def nursery(descriptor: str) -> None:
 
     import anywidget  # noqa: F401
     import ipywidgets  # noqa: F401
-    import torch  # noqa: F401
+    import torch
     from ipykernel.kernelapp import IPKernelApp
 
     import nnviz_widget
     from nnviz_widget import demo  # noqa: F401
 
     nnviz_widget.explore  # noqa: B018 - public names load when they are first read
+    torch.optim.SGD([torch.zeros(1)])  # as much as torch again, which the first optimizer imports
     gc.freeze()  # what is never touched again is never copied
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a kernel here
     asked = wait_for_birth(socket.socket(fileno=int(descriptor)))
@@ -130,4 +131,4 @@ def wait_for_birth(listener: socket.socket) -> socket.socket:
 
 
 if __name__ == "__main__":
-    {"door": door, "nursery": nursery}[sys.argv[1]](*sys.argv[2:])
+    {"door": door, "tend": tend}[sys.argv[1]](*sys.argv[2:])

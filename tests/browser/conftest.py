@@ -10,7 +10,6 @@ import pytest
 
 from tests.browser.explorer_page import SHAPES, ExplorerPage
 from tests.browser.lab import REPOSITORY, Lab, LabServer, launch_chromium
-from tests.warm_kernels import warm_kernels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,12 +40,11 @@ FAILED = pytest.StashKey[bool]()
 
 
 @pytest.fixture(scope="session")
-def lab_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabServer]:
-    with warm_kernels(tmp_path_factory.mktemp("kernels")) as environment:
-        server = LabServer(tmp_path_factory.mktemp("jupyterlab"), environment=environment)
-        server.warm_kernel()
-        yield server
-        server.close()
+def lab_server(tmp_path_factory: pytest.TempPathFactory, warm_kernels: dict[str, str]) -> Iterator[LabServer]:
+    server = LabServer(tmp_path_factory.mktemp("jupyterlab"), environment=warm_kernels)
+    server.warm_kernel()
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")
