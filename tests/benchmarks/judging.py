@@ -3,7 +3,10 @@
 The same model, input, target and layer on both sides; maps and curves are compared before anything is timed.
 Quantus stands in an environment of its own (`judges.txt`, .cache/judges), which is only read from here.
 Every table of ours has three maps, for two that know nothing are always there. With as many points on both
-sides Quantus judges the same three; at its defaults, every pixel a point of its own, only the first.
+sides Quantus judges the same three; at its defaults, every pixel a point of its own, only the first. It has
+no insertion: that is its pixel flipping of the map with its sign turned, read backwards. What weights become
+random for is explained by both sides in as many passes; these alone, in a plain loop that compares nothing,
+are the floor under that row.
 
 A stream is read on a thread of its own and closed at a random moment; what is told is the time until the
 engine has run the next job. The first partial result is told as a share of the whole time of its stream.
@@ -66,17 +69,17 @@ def run(rounds: int | None = None) -> Report:
         warnings.simplefilter("ignore")  # of the peers
         x = picture()
         small = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
-        report.add(five_at_once(models.resnet18(), x, rounds or 15))
+        report.add(five_at_once(models.resnet18(), x, rounds or 12))
         for name in PEERS:
-            report.add(beside_torchcam(models.resnet18(), x, name, rounds or 15))
-        report.add(beside_torchcam(models.resnet18(), small, "score_cam", rounds or 5))
+            report.add(beside_torchcam(models.resnet18(), x, name, rounds or 12))
+        report.add(beside_torchcam(models.resnet18(), small, "score_cam", rounds or 3))
         missing = environment.install(FOLDER, REQUIREMENTS)
         if missing:
             report.figures["not measured"] = missing
             print(f"  {missing}")
         else:
-            beside_quantus(report, rounds or 5)
-    streams(report, x, rounds or 12)
+            beside_quantus(report, rounds or 3)
+    streams(report, x, rounds or 8)
     return report
 
 
@@ -150,10 +153,8 @@ def beside_quantus(report: Report, rounds: int) -> None:
     given = {"x_batch": x.numpy(), "y_batch": targets.numpy()}
     theirs = copy.deepcopy(shown.model)
 
-    def ours(metric: str, **options: Any) -> Any:
-        return engine.evaluate({"map": found}, {metric: options}, sign="signed")
-
-    three = [found.values, torch.randn(x.shape), torch.randn(x.shape)]
+    def judged(metrics: dict[str, dict[str, Any]]) -> Any:
+        return engine.evaluate({"map": found}, metrics, sign="signed")
 
     def flipping(points: int, maps: list[Tensor]) -> list[NDArray[np.float64]]:
         metric = quantus.PixelFlipping(
@@ -161,29 +162,77 @@ def beside_quantus(report: Report, rounds: int) -> None:
         )
         return [metric(theirs, a_batch=values.numpy(), **given) for values in maps]
 
-    def judged() -> Any:
-        return ours("deletion", baselines="zero", steps=STEPS)
-
-    _, curves = judged().curve_readings["deletion"]["map"]
-    apart = abs(curves[:, 1:] - flipping(STEPS, three[:1])[0]).max()
-    assert apart <= 1e-4, apart
-    cases: tuple[tuple[str, Ask, str], ...] = (
-        (f"three maps, {STEPS} points both", lambda: flipping(STEPS, three), "-"),
-        # A third of the maps, so that a third of the aim is to be reached.
-        ("three maps against one at Quantus's defaults", lambda: flipping(x[0].numel(), three[:1]), ">= 3.3"),
-    )
-    for text, quantus_asked, aim in cases:
-        contestants = {"engine": judged, "Quantus": quantus_asked}
-        add(report, f"deletion, {IMAGES} digits, {text}", contestants, min(rounds, 3), aim)
-
-    layers = sum(1 for part in shown.model.modules() if any(True for _ in part.parameters(recurse=False)))
+    layers = [part for part in shown.model.modules() if any(True for _ in part.parameters(recurse=False))]
     randomised = quantus.MPRT(disable_warnings=True, abs=False, normalise=False)
     how = {"explain_func": quantus.explain, "explain_func_kwargs": {"method": "Saliency"}}
-    both: dict[str, Ask] = {
-        "engine": lambda: ours("parameter_randomisation", steps=layers),
-        "Quantus": lambda: randomised(theirs, a_batch=None, **given, **how),
+
+    def forgetting() -> object:
+        return randomised(theirs, a_batch=found.values.numpy(), **given, **how)
+
+    curve = {"baselines": "zero", "steps": STEPS}
+    deletion, random = {"deletion": curve}, {"parameter_randomisation": {"steps": len(layers)}}
+    all_three = {**deletion, "insertion": curve, **random}
+    readings = judged(all_three).curve_readings
+    for name, values in (("deletion", found.values), ("insertion", -found.values)):
+        y = readings[name]["map"][1]
+        told = y[:, 1:] if name == "deletion" else y[:, -2::-1]
+        apart = abs(told - flipping(STEPS, [values])[0]).max()
+        assert apart <= 1e-4, (name, apart)
+
+    three = [found.values, torch.randn(x.shape), torch.randn(x.shape)]
+    contestants: dict[str, Ask] = {
+        "engine": lambda: judged(deletion),
+        "Quantus": lambda: flipping(STEPS, three),
     }
-    add(report, f"randomisation, {IMAGES} digits, all {layers} layers", both, rounds, ">= 10")
+    add(report, f"deletion, {IMAGES} digits, three maps, {STEPS} points both", contestants, rounds, "-")
+
+    at_random: dict[str, Ask] = {
+        "engine": lambda: judged(random),
+        "Quantus": forgetting,
+        "plain loop": lambda: explained_at_random(shown.model, x, targets),
+    }
+    notes, times = timed(at_random, 2 * rounds)
+    title = f"randomisation, {IMAGES} digits, all {len(layers)} layers"
+    for who, peer, aim in (
+        ("engine", "Quantus", ">= 10"),
+        ("engine", "plain loop", "the explanations alone"),
+        ("plain loop", "Quantus", "what nothing can pass"),
+    ):
+        report.add(Case(f"{title}, {who}", who, peer, times, aim, inverse=True, notes=notes))
+
+    points = x[0].numel()
+    at_defaults: dict[str, Ask] = {
+        "engine, deletion": lambda: judged(deletion),
+        "engine, all three": lambda: judged(all_three),
+        "Quantus, deletion": lambda: flipping(points, [found.values]),
+        "Quantus, insertion": lambda: flipping(points, [-found.values]),
+        "Quantus, randomisation": forgetting,
+    }
+    notes, times = timed(at_defaults, max(1, rounds // 3), warm=False)
+    parts = ("deletion", "insertion", "randomisation")
+    each = zip(*(times[f"Quantus, {part}"] for part in parts), strict=True)
+    times["Quantus, all three"] = [sum(taken) for taken in each]
+    text = f"{IMAGES} digits, three maps against one at Quantus's defaults"
+    for asked, aim in (
+        ("deletion", ">= 3.3"),
+        ("all three", ">= 10"),
+    ):  # a third of the maps, of the aim, too
+        ours, peer = f"engine, {asked}", f"Quantus, {asked}"
+        name = asked if asked == "deletion" else "deletion, insertion and randomisation"
+        report.add(Case(f"{name}, {text}", ours, peer, times, aim, inverse=True, notes=notes))
+
+
+def explained_at_random(model: nn.Module, x: Tensor, targets: Tensor) -> list[Tensor]:
+    """Explain by the gradient while the layers become random from the last on; nothing else."""
+    private = copy.deepcopy(model).eval().requires_grad_(False)
+    layers = [part for part in private.modules() if any(True for _ in part.parameters(recurse=False))]
+    maps = []
+    for layer in reversed(layers):
+        layer.reset_parameters()  # type: ignore[operator]
+        leaf = x.detach().requires_grad_()
+        score = private(leaf).gather(1, targets[:, None]).sum()
+        maps += torch.autograd.grad(score, leaf)
+    return maps
 
 
 def add(report: Report, name: str, contestants: dict[str, Ask], rounds: int, aim: str) -> None:
@@ -197,7 +246,7 @@ def streams(report: Report, x: Tensor, rounds: int) -> None:
     """Add when something is to be seen first, and how soon the engine is free of a stream that is left."""
     with engine_of(models.resnet18()) as engine:
         for name, options in SLOW.items():
-            shares = [first_share(engine, x, name, options) for _ in range(3)]
+            shares = [first_share(engine, x, name, options) for _ in range(2)]
             report.figure(f"first {name}, new engine: % of the whole", shares[:1], aim="<= 15", scale=100)
             report.figure(f"first {name}: % of the whole", shares[1:], aim="<= 15", scale=100)
         generator = random.Random(0)
@@ -239,14 +288,14 @@ def leave(engine: Any, x: Tensor, name: str, options: dict[str, Any], after: flo
     return taken
 
 
-def timed(contestants: dict[str, Ask], rounds: int) -> tuple[dict[str, Any], dict[str, list[float]]]:
+def timed(
+    contestants: dict[str, Ask], rounds: int, *, warm: bool = True
+) -> tuple[dict[str, Any], dict[str, list[float]]]:
     """Return the rows that each of them runs, and the times of all, interleaved."""
-    warm = {who: lambda ask=ask: discard(ask()) for who, ask in contestants.items()}
-    for ask in warm.values():
-        ask()  # learns how many rows to run at once
     notes: dict[str, Any] = {f"rows run by {who}": rows(ask) for who, ask in contestants.items()}
     print(f"  {notes}", flush=True)
-    times = interleave(warm, rounds=rounds, warmup=0)
+    asked = {who: lambda ask=ask: discard(ask()) for who, ask in contestants.items()}
+    times = interleave(asked, rounds=rounds, warmup=int(warm))  # learns how many rows to run at once
     fastest = {who: spread(taken, scale=1000)["min"] for who, taken in times.items()}
     notes["fastest rounds, ms"] = fastest
     print(f"  fastest rounds in ms: {fastest}", flush=True)

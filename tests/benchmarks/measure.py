@@ -115,7 +115,10 @@ def machine() -> dict[str, Any]:
 
 @dataclass
 class Report:
-    """What one benchmark found. `print` shows the table, `write` keeps the JSON."""
+    """What one benchmark found. Each line is printed at once; `write` keeps the JSON.
+
+    What is there so far stands in `<benchmark>.partial.json`, for a benchmark that is cut short.
+    """
 
     benchmark: str
     cases: list[Case] = field(default_factory=list)
@@ -132,6 +135,7 @@ class Report:
             f"  {'':<44} x {text}   (min median max of {ratio['n']}; aim {case.aim or '-'})",
             flush=True,
         )
+        self._save(self._partial)
 
     def figure(self, name: str, values: Sequence[float], *, aim: str = "", scale: float = 1000) -> None:
         """Keep a figure that has no peer (by default seconds in, milliseconds out)."""
@@ -142,11 +146,25 @@ class Report:
             f"p95 {summary['p95']:.1f}  max {summary['max']:.1f}   (aim {aim or '-'})",
             flush=True,
         )
+        self._save(self._partial)
 
     def write(self, folder: Path = RESULTS) -> Path:
         """Write `<benchmark>.json` and return where."""
-        folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self.benchmark}.json"
+        self._save(path)
+        self.discard()
+        return path
+
+    def discard(self) -> None:
+        """Keep nothing."""
+        self._partial.unlink(missing_ok=True)
+
+    @property
+    def _partial(self) -> Path:
+        return RESULTS / f"{self.benchmark}.partial.json"
+
+    def _save(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
         content = {
             "benchmark": self.benchmark,
             "machine": machine(),
@@ -154,4 +172,3 @@ class Report:
             "figures": self.figures,
         }
         path.write_text(json.dumps(content, indent=1) + "\n")
-        return path
