@@ -124,6 +124,9 @@ THUMBNAIL = """canvas => {
 }"""
 
 
+COLOUR = "node => getComputedStyle(node).backgroundColor"
+
+
 def mean(page):
     """The mean that the statistics tell."""
     row = page.root.locator('[data-panel="stats"][data-state="ready"] .nn-numbers div').first
@@ -198,6 +201,105 @@ def test_the_whole_page_shows_the_changed_network_and_goes_back(page):
     badge.wait_for(state="detached")
     page.root.get_by_role("tab", name="Maps").click()
     page.root.locator('.nn-maps[data-painted="true"]:not([data-changed])').wait_for()
+
+
+ANSWERS = """
+import copy
+import torch
+
+plain = copy.deepcopy(demo.model)
+
+def turned(module, inputs, out):
+    out = -out
+    out[:, 3] = 0
+    return out
+
+def gradient(changed, place):
+    '''Of the best class, summed over colours, with a plain hook or without one.'''
+    handle = plain.get_submodule("stage3.1.conv2").register_forward_hook(turned) if changed else None
+    x = demo.inputs[:1].clone().requires_grad_()
+    scores = plain(x)[0]
+    (found,) = torch.autograd.grad(scores.max(), x)
+    if handle:
+        handle.remove()
+    return float(found[0].sum(0)[place])
+
+def own(unit):
+    '''What the layer itself gives.'''
+    kept = []
+    handle = plain.get_submodule("stage3.1.conv2").register_forward_hook(lambda m, i, out: kept.append(out))
+    with torch.no_grad():
+        plain(demo.inputs[:1])
+    handle.remove()
+    return float(kept[0][(0, *unit)])
+"""
+
+
+def wait_number(page, locator, expected, rel=2e-3):
+    """Wait until an element tells this number, as its last one."""
+    for _ in range(200):
+        words = locator.inner_text().split() if locator.count() else []
+        if words and number(words[-1]) == pytest.approx(expected, rel=rel, abs=1e-5):
+            return
+        page.page.wait_for_timeout(50)
+    raise AssertionError((words, expected))
+
+
+def test_numbers_colours_and_attributions_follow_the_changed_network_and_go_back(page):
+    page.notebook.python(f"w.select('{LAYER}', channel=None)")
+    page.root.get_by_text("the whole layer; choose").wait_for()
+    add(page, "scale")
+    page.root.get_by_label("factor").fill("-1")
+    page.notebook.python(f"w.select('{LAYER}', channel=3, pixel=None)")
+    page.root.locator(".nn-change-what").get_by_text("channel 3").wait_for()
+    add(page, "ablate")
+    page.notebook.python(f"w.select('{LAYER}', channel=3, pixel=(5, 6))")
+    page.root.get_by_role("tab", name="Math").click()
+    told = page.root.locator('[data-panel="math"][data-unit="3,5,6"] .nn-math-result')
+    told.locator('[data-role="set"]').wait_for()
+    assert told.locator("strong").inner_text().endswith("= 0")
+    own = page.notebook.python("own((3, 5, 6))", setup=ANSWERS)
+    said = told.locator('[data-role="set"]').inner_text()
+    assert f'engine.intervene("{LAYER}", "scale", factor=-1' in said
+    assert f'engine.intervene("{LAYER}", "ablate", channel=3' in said
+    assert number(said.split("gave ")[1].split(",")[0]) == pytest.approx(own, rel=1e-3)
+    page.root.get_by_label("colour by").select_option("mean")
+    card = page.node(LAYER)
+    page.root.locator(".nn-key-ramp").wait_for()
+    changed = card.evaluate(COLOUR)
+    hold = page.root.locator(".nn-math").get_by_role("button", name="original")
+    hold.focus()
+    page.page.keyboard.down("Space")
+    told.locator('[data-role="equal"][data-tone="good"]').wait_for()
+    wait_number(page, told.locator("strong"), own)
+    page.page.wait_for_function(f"([e, c]) => ({COLOUR})(e) !== c", arg=[card.element_handle(), changed])
+    page.page.keyboard.up("Space")
+    told.locator('[data-role="set"]').wait_for()
+    page.page.wait_for_function(f"([e, c]) => ({COLOUR})(e) === c", arg=[card.element_handle(), changed])
+    page.root.get_by_role("tab", name="Weights").click()
+    page.root.locator('[data-panel="weights"] [data-role="unmoved"]').wait_for()
+
+    page.notebook.python("w.select(None)")
+    page.root.get_by_role("button", name="explain", exact=True).click()
+    explained = page.root.locator('[data-panel="explain"]')
+    saliency = explained.locator('.nn-explain-card[data-method="saliency"][data-state="ready"]')
+    saliency.locator('canvas[data-painted="true"]').wait_for()
+    picture = saliency.locator(".nn-explain-picture")
+    picture.click(position=page.place(picture, 30, 25, (64, 64)))
+    with_it, without = (
+        page.notebook.python(f"gradient({on}, (30, 25))", setup=ANSWERS) for on in (True, False)
+    )
+    assert with_it != pytest.approx(without, rel=1e-2)
+    value = saliency.locator('[data-role="value"] b')
+    wait_number(page, value, with_it)
+    call = saliency.locator(".nn-explain-call").get_attribute("title")
+    assert f'with engine.intervene("{LAYER}", "scale", factor=-1' in call
+    hold = explained.get_by_role("button", name="original")
+    hold.focus()
+    page.page.keyboard.down("Space")
+    wait_number(page, value, without)
+    page.page.keyboard.up("Space")
+    wait_number(page, value, with_it)
 
 
 def test_the_ranking_ablates_what_is_clicked(page):
