@@ -42,9 +42,10 @@ export function SheetView({ store, layer, planes, expected, settled, painted }: 
     [count, area.width, size, map[0], map[1], dpr],
   );
   const order = view.order.value;
+  const strength = planes?.strength;
   const channels = useMemo(
-    () => (planes ? ordered(planes.strength, order) : Int32Array.from({ length: count }, (_, i) => i)),
-    [planes, order, count],
+    () => (strength ? ordered(strength, order) : Int32Array.from({ length: count }, (_, i) => i)),
+    [strength, order, count],
   );
   const pitch = sheet.height + sheet.gap;
   const rows = rowsIn(sheet, topRow * pitch, area.height, MORE_ROWS);
@@ -117,6 +118,29 @@ export function SheetView({ store, layer, planes, expected, settled, painted }: 
 
   useZoomWheel(store, box, sheet);
   const pointer = usePointer(store, planes);
+  const notes = planes ? notesOf(planes, channels, span) : "";
+  // The bytes of maps change with every frame while somebody paints, what can be touched of them does not.
+  const buttons = useMemo(
+    () =>
+      Array.from({ length: planes && touchable === planes.node ? span.to - span.from : 0 }, (_, i) => {
+        const position = span.from + i;
+        const channel = channels[position] as number;
+        if (!planes || channel >= planes.loaded) return null;
+        return (
+          <Tile
+            key={channel}
+            store={store}
+            planes={planes}
+            sheet={sheet}
+            position={position}
+            channel={channel}
+            pressed={channel === selected}
+            first={selected === null ? position === span.from : channel === selected}
+          />
+        );
+      }),
+    [store, planes?.node, planes?.loaded, notes, touchable, sheet, channels, span.from, span.to, selected],
+  );
 
   return (
     <div
@@ -136,23 +160,7 @@ export function SheetView({ store, layer, planes, expected, settled, painted }: 
           style={{ top: `${bandTop}px`, width: `${area.width}px`, height: `${bandHeight}px` }}
         />
         {(planes?.loaded ?? 0) < count && <Ghosts sheet={sheet} top={bandTop} height={bandHeight} />}
-        {Array.from({ length: planes && touchable === planes.node ? span.to - span.from : 0 }, (_, i) => {
-          const position = span.from + i;
-          const channel = channels[position] as number;
-          if (!planes || channel >= planes.loaded) return null;
-          return (
-            <Tile
-              key={channel}
-              store={store}
-              planes={planes}
-              sheet={sheet}
-              position={position}
-              channel={channel}
-              pressed={channel === selected}
-              first={selected === null ? position === span.from : channel === selected}
-            />
-          );
-        })}
+        {buttons}
       </div>
     </div>
   );
@@ -173,6 +181,16 @@ function Ghosts({ sheet, top, height }: { sheet: Sheet; top: number; height: num
     maskComposite: "intersect",
   };
   return <div class="nn-ghost" style={style} />;
+}
+
+/** What the buttons say of these channels, as one text that changes when it does. */
+function notesOf(planes: Planes, channels: Int32Array, span: { from: number; to: number }): string {
+  const notes = [planes.word, ...planes.shape].map(String);
+  for (let position = span.from; position < span.to; position++) {
+    const channel = channels[position] as number;
+    notes.push(`${planes.bad.get(channel) ?? 0}${planes.low[channel] === planes.high[channel]}`);
+  }
+  return notes.join();
 }
 
 interface TileProps {

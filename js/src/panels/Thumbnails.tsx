@@ -1,7 +1,11 @@
-// The samples of the batch, small: a click or an arrow key looks at another one.
+// The samples of the batch, small: a click or an arrow key looks at another one. All pictures are on one canvas under
+// buttons without a face: browsers keep a layer for each canvas, and go through all layers when something changes.
 
 import { useLayoutEffect, useRef } from "preact/hooks";
 import type { Store } from "../state/store";
+
+/** As the style sheet has them. */
+const [SIDE, GAP, ROUND] = [44, 5, 3];
 
 export function Thumbnails({ store }: { store: Store }) {
   const thumbs = store.thumbs.value;
@@ -33,6 +37,7 @@ export function Thumbnails({ store }: { store: Store }) {
 
   return (
     <div class="nn-thumbs" role="toolbar" aria-label="samples" ref={strip} onKeyDown={walk}>
+      <Pictures rgb={thumbs.rgb} count={shown} height={height} width={width} />
       {Array.from({ length: shown }, (_, i) => (
         <button
           key={i}
@@ -42,12 +47,55 @@ export function Thumbnails({ store }: { store: Store }) {
           aria-label={`sample ${i}`}
           tabIndex={i === sample ? 0 : -1}
           onClick={() => void store.selectSample(i)}
-        >
-          <Thumb rgb={thumbs.rgb} index={i} height={height} width={width} />
-        </button>
+        />
       ))}
       {thumbs.count > shown && <span class="nn-soft">{thumbs.count - shown} more</span>}
     </div>
+  );
+}
+
+interface PicturesProps {
+  /** All of them, one after the other. */
+  rgb: Uint8Array;
+  count: number;
+  height: number;
+  width: number;
+}
+
+function Pictures({ rgb, count, height, width }: PicturesProps) {
+  const canvas = useRef<HTMLCanvasElement>(null);
+  const dpr = window.devicePixelRatio || 1;
+  const length = count * (SIDE + GAP) - GAP;
+  useLayoutEffect(() => {
+    const pen = canvas.current?.getContext("2d");
+    const all = document.createElement("canvas");
+    all.width = width;
+    all.height = count * height;
+    const from = all.getContext("2d");
+    if (!pen || !from) return;
+    from.putImageData(imageOf(rgb, width, count * height), 0, 0);
+    const scale = SIDE / Math.max(height, width);
+    const [w, h] = [width * scale, height * scale];
+    pen.setTransform(dpr, 0, 0, dpr, 0, 0);
+    pen.clearRect(0, 0, length, SIDE);
+    pen.beginPath();
+    for (let i = 0; i < count; i++)
+      pen.roundRect(i * (SIDE + GAP) + (SIDE - w) / 2, (SIDE - h) / 2, w, h, ROUND);
+    pen.save();
+    pen.clip();
+    for (let i = 0; i < count; i++) {
+      const at = i * (SIDE + GAP) + (SIDE - w) / 2;
+      pen.drawImage(all, 0, i * height, width, height, at, (SIDE - h) / 2, w, h);
+    }
+    pen.restore();
+  }, [rgb, count, height, width, length, dpr]);
+  return (
+    <canvas
+      ref={canvas}
+      width={Math.round(length * dpr)}
+      height={Math.round(SIDE * dpr)}
+      style={{ width: `${length}px` }}
+    />
   );
 }
 
@@ -59,20 +107,23 @@ interface ThumbProps {
   width: number;
 }
 
+/** One of them alone, where they are few or seldom looked at. */
 export function Thumb({ rgb, index, height, width }: ThumbProps) {
   const canvas = useRef<HTMLCanvasElement>(null);
   useLayoutEffect(() => {
-    const context = canvas.current?.getContext("2d");
-    if (!context) return;
-    const image = new ImageData(width, height);
-    const end = 3 * height * width * (index + 1);
-    for (let i = 3 * height * width * index, j = 0; i < end; i += 3, j += 4) {
-      image.data[j] = rgb[i] as number;
-      image.data[j + 1] = rgb[i + 1] as number;
-      image.data[j + 2] = rgb[i + 2] as number;
-      image.data[j + 3] = 255;
-    }
-    context.putImageData(image, 0, 0);
+    const part = rgb.subarray(3 * height * width * index, 3 * height * width * (index + 1));
+    canvas.current?.getContext("2d")?.putImageData(imageOf(part, width, height), 0, 0);
   }, [rgb, index, height, width]);
   return <canvas ref={canvas} width={width} height={height} />;
+}
+
+function imageOf(rgb: Uint8Array, width: number, height: number): ImageData {
+  const image = new ImageData(width, height);
+  for (let i = 0, j = 0; j < image.data.length; i += 3, j += 4) {
+    image.data[j] = rgb[i] as number;
+    image.data[j + 1] = rgb[i + 1] as number;
+    image.data[j + 2] = rgb[i + 2] as number;
+    image.data[j + 3] = 255;
+  }
+  return image;
 }
