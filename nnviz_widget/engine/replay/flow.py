@@ -72,8 +72,12 @@ class Flow:
         self._check = check
         #: Values that the caller gave: never written into.
         self._given: set[Ref] = set()
-        #: Everything that was made, where it is asked for.
-        self._found: dict[Ref, Patch | Tensor] | None = None
+        #: Is told everything that is made, as it is made.
+        self._told: Callable[[Ref, Patch | Tensor], None] | None = None
+        #: Whether the unchanged run becomes the changed one on the way: what was made is read from there.
+        self._through = False
+        #: Operations that ran along with those before them.
+        self._folded: set[int] = set()
 
     def run(self, edits: Mapping[Ref, Edit]) -> None:
         """Let the changed values through."""
@@ -84,26 +88,37 @@ class Flow:
         for index in self._route.order:
             self._check()
             op = self.plan.ops[index]
-            if op.kind == "identity" and len(op.inputs) == len(op.outputs):
+            if index in self._folded:
+                self.operations += 1
+            elif op.kind == "identity" and len(op.inputs) == len(op.outputs):
                 for port, ref in enumerate(op.inputs):
                     self._same(ref, Ref(index, port))
             else:
                 self._step(op)
-            for port in range(len(op.outputs)):
-                if Ref(index, port) in edits:
-                    self._edit(Ref(index, port), edits[Ref(index, port)])
-            if self._found is not None:
-                for port in range(len(op.outputs)):
-                    self._note(Ref(index, port))
+            for ref in (Ref(index, port) for port in range(len(op.outputs))):
+                if ref in edits:
+                    self._edit(ref, edits[ref])
+                self._note(ref)
             for ref in self._route.done[index]:
                 self.patches.pop(ref, None)
                 self.wholes.pop(ref, None)
 
-    def follow(self, seed: Ref, value: Tensor) -> dict[Ref, Patch | Tensor]:
-        """Let one changed value through; returns every value that changed, as it was made."""
-        self._found = {}
+    def follow(
+        self, seed: Ref, value: Tensor, tell: Callable[[Ref, Patch | Tensor], None], *, through: bool = False
+    ) -> None:
+        """Let one changed value through.
+
+        Parameters
+        ----------
+        seed, value
+            What changes, and what it is instead.
+        tell : callable
+            Is given every value that changed, as soon as it is made.
+        through : bool
+            Whether `tell` makes it a part of the unchanged run.
+        """
+        self._told, self._through = tell, through
         self.run({seed: lambda _: value})
-        return self._found
 
     def base(self, ref: Ref) -> Tensor:
         """Return a value of the unchanged run, with a row for each sample, or one for all."""
@@ -119,7 +134,7 @@ class Flow:
         if found is not None:
             return found
         value, batch = self.base(ref), self.plan.batches.get(ref)
-        if ref in self.patches:
+        if ref in self.patches and not self._through:
             made = self.wholes[ref] = laid(value, self.rows, self.patches[ref])
             return made
         if batch is None:
@@ -152,22 +167,40 @@ class Flow:
                 else:
                     long.append(value.shape[axis])
             axes, starts, sizes = every, at, long
-        return crop(value, self.rows, axes, starts, sizes, fill=fill, over=patch)
+        return crop(value, self.rows, axes, starts, sizes, fill=fill, over=None if self._through else patch)
 
     def apply(self, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
         """Run an operation; it writes in place only into what nobody else reads."""
-        self.operations += 1
+        convolved = self._convolved(op, args, kwargs)
+        if convolved is not None:
+            return [convolved]
         first = op.inputs[0] if op.inplace and op.inputs else None
         mine = first is not None and first in self._route.made and first in self._route.done[op.index]
         return apply(op, args, kwargs, inplace=mine and first not in self._given)
 
+    def convolve(self, op: Op, args: tuple[Any, ...]) -> Tensor:
+        """Run a convolution on a part of its input, with other arguments than those recorded."""
+        made = self._convolved(op, args, {})
+        if made is None:
+            made = getattr(torch, op.name)(*args)
+        return made
+
+    def _convolved(self, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+        """Run a convolution with what follows folded in; None where torch is to run it alone."""
+        tail = self._route.tails.get(op.index, ())
+        made = self.replay.kernels.run(op, args, kwargs, tail)
+        if made is not None:
+            self._folded.update(follower.index for follower in tail)
+        return made
+
     # -- inside ---------------------------------------------------------------------------------------------
 
     def _note(self, ref: Ref) -> None:
-        """Hold on to a value that was made; nobody writes into it any more."""
-        assert self._found is not None
-        self._found[ref] = self.patches[ref] if ref in self.patches else self.wholes[ref]
-        self._given.add(ref)
+        """Tell of a value that was made; nobody writes into it any more."""
+        made = self.patches.get(ref, self.wholes.get(ref))
+        if self._told is not None and made is not None:
+            self._told(ref, made)
+            self._given.add(ref)
 
     def _edit(self, ref: Ref, edit: Edit) -> None:
         changed = edit(self.whole(ref))
@@ -179,8 +212,7 @@ class Flow:
             self.patches[ref] = patch
         else:
             self.wholes[ref] = changed
-        if self._found is not None:
-            self._note(ref)
+        self._note(ref)
 
     def _boxed(self, changed: Tensor, ref: Ref) -> Patch | None:
         """Return where a value differs from the unchanged one, and what it holds there."""
@@ -204,6 +236,7 @@ class Flow:
             self._given.add(target)
 
     def _step(self, op: Op) -> None:
+        self.operations += 1
         varying = [ref for ref in op.inputs if ref in self.patches or ref in self.wholes]
         found = rule_of(op.name) if op.kind == "call" else None
         if found is not None and all(ref in self.patches for ref in varying):
@@ -213,8 +246,9 @@ class Flow:
             except NotLocalError:
                 pass
             else:
-                for port, patch in enumerate([*patches, *(patches[0] for _ in op.aliases)]):
-                    self.patches[Ref(op.index, port)] = patch
+                last = self._last(op)
+                for port, patch in enumerate([*patches, *(patches[0] for _ in last.aliases)]):
+                    self.patches[Ref(last.index, port)] = patch
                 self.local += 1
                 self.flops += (
                     self.plan.flops[op.index] * len(self.rows) * patches[0].share(op.outputs[0].shape)
@@ -222,9 +256,18 @@ class Flow:
                 return
         args = filled(op.args, len(self.rows), self.whole)
         kwargs = filled(op.kwargs, len(self.rows), self.whole)
-        for port, tensor in enumerate(self.apply(op, args, kwargs)):
-            self.wholes[Ref(op.index, port)] = tensor
+        tensors = self.apply(op, args, kwargs)
+        last = self._last(op)
+        if last is not op:
+            tensors *= len(last.outputs)
+        for port, tensor in enumerate(tensors):
+            self.wholes[Ref(last.index, port)] = tensor
         self.flops += self.plan.flops[op.index] * len(self.rows)
+
+    def _last(self, op: Op) -> Op:
+        """Return the last of the operations that ran with this one."""
+        tail = self._route.tails.get(op.index)
+        return tail[-1] if tail and tail[-1].index in self._folded else op
 
 
 def apply(op: Op, args: tuple[Any, ...], kwargs: dict[str, Any], *, inplace: bool = False) -> list[Tensor]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
+from nnviz_widget.engine.replay.convolving import CONVOLUTION
 from nnviz_widget.engine.replay.patches import Patch, crop
 from nnviz_widget.engine.replay.registry import Call, NotLocalError, local
 
@@ -37,20 +38,34 @@ def _places(call: Call, name: str = "input") -> tuple[Ref, Patch, int, list[int]
     return ref, patch, count, list(range(2, 2 + count))
 
 
-@local("conv1d conv2d conv3d", "input weight bias stride padding dilation groups")
+class _Window(NamedTuple):
+    """How an operation looks at its input, a number for each axis."""
+
+    kernel: NDArray[np.int64]
+    stride: NDArray[np.int64]
+    before: NDArray[np.int64]
+    dilation: NDArray[np.int64]
+
+
+@local("conv1d conv2d conv3d", CONVOLUTION)
 def _convolution(call: Call) -> list[Patch]:
     ref, patch, count, axes = _places(call)
-    kernel = np.asarray(call.shape_of(call.get("weight"))[2:], np.int64)
-    stride, dilation = _each(call.get("stride", 1), count), _each(call.get("dilation", 1), count)
-    padding = call.get("padding", 0)
-    if padding == "same":
-        before = dilation * (kernel - 1) // 2
-    else:
-        before = _each(0 if padding == "valid" else padding, count)
-    starts, sizes, cut = _seen(call, ref, patch, axes, (kernel, stride, before, dilation))
+
+    def look() -> _Window:
+        kernel = np.asarray(call.shape_of(call.get("weight"))[2:], np.int64)
+        stride, dilation = _each(call.get("stride", 1), count), _each(call.get("dilation", 1), count)
+        padding = call.get("padding", 0)
+        if padding == "same":
+            before = dilation * (kernel - 1) // 2
+        else:
+            before = _each(0 if padding == "valid" else padding, count)
+        return _Window(kernel, stride, before, dilation)
+
+    window = call.flow.remember(("window", call.op.index), look)
+    starts, sizes, cut = _seen(call, ref, patch, axes, window)
     weight, bias, groups = call.fixed("weight"), call.fixed("bias"), call.get("groups", 1)
-    convolve = getattr(torch, call.op.name)
-    made = convolve(cut, weight, bias, stride.tolist(), 0, dilation.tolist(), groups)
+    how = window.stride.tolist(), 0, window.dilation.tolist(), groups
+    made = call.flow.convolve(call.op, (cut, weight, bias, *how))
     assert made.shape[2:] == sizes
     return [Patch(made, tuple(axes), starts)]
 
@@ -62,7 +77,7 @@ def _max_pool(call: Call) -> list[Patch]:
     given = call.get("stride")
     stride = kernel if given is None or given == [] else _each(given, count)
     padding, dilation = _each(call.get("padding", 0), count), _each(call.get("dilation", 1), count)
-    window = (kernel, stride, padding, dilation)
+    window = _Window(kernel, stride, padding, dilation)
     starts, _, cut = _seen(call, ref, patch, axes, window, fill=-math.inf)
     pool = getattr(torch, call.op.name)
     made = pool(cut, kernel.tolist(), stride.tolist(), 0, dilation.tolist())
@@ -70,7 +85,7 @@ def _max_pool(call: Call) -> list[Patch]:
 
 
 def _seen(
-    call: Call, ref: Ref, patch: Patch, axes: list[int], window: tuple[Any, ...], *, fill: float = 0.0
+    call: Call, ref: Ref, patch: Patch, axes: list[int], window: _Window, *, fill: float = 0.0
 ) -> tuple[NDArray[np.int64], tuple[int, ...], Tensor]:
     """Return the outputs that see the patch, as starts and sizes, and what they look at."""
     kernel, stride, before, dilation = window

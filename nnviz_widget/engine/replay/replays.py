@@ -232,8 +232,11 @@ class Replayed:
 
     def __init__(self, plan: Plan, task: Task, budget: int) -> None:
         module = task.passes.module
-        named: dict[str, Tensor] = dict(module.named_parameters(remove_duplicate=False))
-        named.update(module.named_buffers(remove_duplicate=False))
+        states = [
+            *module.named_parameters(remove_duplicate=False),
+            *module.named_buffers(remove_duplicate=False),
+        ]
+        named = {name: tensor.detach() for name, tensor in states}
         given = task.given()
         if len(given) != len(plan.inputs):
             raise UnsafeError("its inputs are of a kind that is not seen through")
@@ -251,7 +254,7 @@ class Replayed:
             plan,
             [tensor.detach() for tensor, _ in given],
             task.samples,
-            lookup=lambda name: named[name].detach(),
+            lookup=named.__getitem__,
             budget=budget,
             set_to=set_to,
         )

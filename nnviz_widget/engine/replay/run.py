@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch import Tensor
 from nnviz_widget.engine.activations import storage_key
 from nnviz_widget.engine.recording import STATE, Ref, tensors_of
 from nnviz_widget.engine.replay import local_moves, local_sets, local_windows  # noqa: F401  they register
+from nnviz_widget.engine.replay.convolving import Kernels
 from nnviz_widget.engine.replay.flow import Flow, apply
 from nnviz_widget.engine.replay.patches import Patch, lay
 from nnviz_widget.engine.replay.plan import Plan, UnsafeError, filled
@@ -26,6 +27,7 @@ from nnviz_widget.engine.replay.plan import Plan, UnsafeError, filled
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from nnviz_widget.engine.recording import Op
     from nnviz_widget.engine.sites import Edit
 
     T = TypeVar("T")
@@ -49,12 +51,15 @@ class Route:
         Values that are read for the last time by each operation.
     read : set of Ref
         Values whose unchanged ones may be read on the way; of what varies, too, around each box.
+    tails : dict of int to list of Op
+        What is computed along with a convolution (`Kernels.tail`).
     """
 
     order: list[int]
     made: set[Ref]
     done: dict[int, list[Ref]]
     read: set[Ref]
+    tails: dict[int, list[Op]]
 
 
 class Replay:
@@ -107,11 +112,12 @@ class Replay:
         #: Storages of inputs, weights and constants, once the run follows changes: never written into.
         self._foreign: set[int] = set()
         self._following: tuple[frozenset[Ref], tuple[Ref, ...]] | None = None
+        self.kernels = Kernels(plan.ops, self.base, budget)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of activations that are kept."""
-        return sum(_bytes(value) for value in self._kept.values())
+        """Bytes of activations that are kept, and of weights in another order."""
+        return self.kernels.nbytes + sum(_bytes(value) for value in self._kept.values())
 
     # -- the unchanged run ----------------------------------------------------------------------------------
 
@@ -134,6 +140,7 @@ class Replay:
 
     def _held(self, ref: Ref, value: Tensor) -> Tensor:
         """Keep a value within the budget; the largest go first, which lie near the inputs and are cheap."""
+        value = self.kernels.arranged(value)
         if storage_key(value) in self._foreign:
             value = value.clone()  # before anything is written into it
         size = _bytes(value)
@@ -251,27 +258,38 @@ class Replay:
             for ref, tensor in kept.items():
                 self._held(ref, tensor)
         self._foreign |= {storage_key(value), *(storage_key(tensor) for tensor in self._given.values())}
-        with torch.no_grad():
-            flow = Flow(self, [0], self._route(*key), check)
-            changes = flow.follow(seed, value)
-        self._foreign.discard(storage_key(self._given[seed]))
-        self._given[seed] = value
-        for ref, change in changes.items():
-            if ref in self._kept:
+
+        def settle(ref: Ref, change: Patch | Tensor) -> None:
+            if ref == seed:
+                self._given[seed] = value
+            elif ref in self._kept:
                 if isinstance(change, Patch):
                     lay(self._kept[ref], change.axes, np.zeros_like(change.starts), change)
                 else:
                     mine = storage_key(change) not in self._foreign
                     self._kept[ref] = change if mine else change.clone()
+
+        before = self._given[seed]
+        flow = Flow(self, [0], self._route(*key), check)
+        try:
+            with torch.no_grad():
+                flow.follow(seed, value, settle, through=True)
+        except BaseException:
+            self._kept, self._given[seed] = {}, before  # half of what was kept is of this value
+            raise
+        self._foreign.discard(storage_key(before))
         self.flops += flow.flops
         self.whole_flops += sum(self.plan.flops)
         self.last_operations, self.local = flow.operations, flow.local
 
     def changes(self, seed: Ref, value: Tensor) -> dict[Ref, Patch | Tensor]:
         """Return every value that another value of the first sample changes, and leave all as it is."""
+        found: dict[Ref, Patch | Tensor] = {}
         with torch.no_grad():
-            flow = Flow(self, [0], self._route(frozenset([seed]), self.plan.outputs), lambda: None)
-            return {**flow.follow(seed, value)}
+            route = replace(self._route(frozenset([seed]), self.plan.outputs), tails={})  # all of them
+            flow = Flow(self, [0], route, lambda: None)
+            flow.follow(seed, value, found.__setitem__)
+        return found
 
     def begin(self, seed: Ref, value: Tensor) -> None:
         """Let one value be another, and compute all that is kept anew."""
@@ -309,8 +327,10 @@ class Replay:
         for ref, index in last.items():
             if ref not in goals:
                 done[index].append(ref)
-        read = {ref for index in order for ref in ops[index].inputs}
-        return Route(order, made, done, {*seeds, *read, *goals})
+        tails = {index: self.kernels.tail(ops[index], {*seeds, *goals}) for index in order}
+        folded = {op.index for tail in tails.values() for op in tail}
+        read = {ref for index in order if index not in folded for ref in ops[index].inputs}
+        return Route(order, made, done, {*seeds, *read, *goals}, tails)
 
 
 def _bytes(value: Tensor) -> int:
