@@ -139,7 +139,7 @@ describe("knock-outs", () => {
   it("fill up, and leave out what is not known yet", async () => {
     const { asked, ask } = kernel();
     const knocks = new KnockOuts(ask);
-    void knocks.start("conv", 3, 1);
+    void knocks.start("conv", { run: 7, sample: 3 }, 1);
     expect(asked[0]?.params).toEqual({ node: "conv", sample: 3, target: 1, value: "zero", heads: false });
     asked[0]?.options.onChunk?.({
       arrays: {
@@ -148,6 +148,7 @@ describe("knock-outs", () => {
       },
       meta: { progress: 0.5 },
     });
+    expect(knocks.found.value?.run).toBe(7);
     expect(knocks.found.value?.rows).toEqual([
       { index: 5, effect: 0.5, share: null },
       { index: 2, effect: -0.25, share: null },
@@ -161,8 +162,8 @@ describe("knock-outs", () => {
   it("end when others are asked for", () => {
     const { asked, ask } = kernel();
     const knocks = new KnockOuts(ask);
-    void knocks.start("a", 0, null);
-    void knocks.start("b", 0, null);
+    void knocks.start("a", { run: 1, sample: 0 }, null);
+    void knocks.start("b", { run: 1, sample: 0 }, null);
     expect(asked[0]?.options.signal?.aborted).toBe(true);
     expect(asked[1]?.options.signal?.aborted).toBe(false);
   });
@@ -171,7 +172,7 @@ describe("knock-outs", () => {
 describe("patches", () => {
   const map = (shapes: number[][], parts: number, values: number[]): HeatMap => ({
     meta: { layers: shapes.map((_, i) => `l${i}`), shapes } as HeatMap["meta"],
-    sample: 0,
+    run: 1,
     source: 1,
     values: Float32Array.from(values),
     parts,
@@ -180,10 +181,10 @@ describe("patches", () => {
   it("wait for the other sample", async () => {
     const { asked, ask } = kernel();
     const patches = new Patches(ask);
-    await patches.start(0);
+    await patches.start({ run: 1, sample: 0 });
     expect(asked).toHaveLength(0);
     patches.source.value = 2;
-    void patches.start(0);
+    void patches.start({ run: 1, sample: 0 });
     expect(asked[0]?.params).toEqual({ sample: 0, source: 2, each: "position" });
   });
 

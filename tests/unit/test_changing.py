@@ -245,6 +245,33 @@ def test_the_page_of_the_output_is_of_the_changed_network(page):
         assert entry["by"] == pytest.approx(float(moved[0, entry["index"]]), abs=1e-4)
 
 
+def test_changed_weights_and_interventions_hold_together(page):
+    other = hooked_copy(page.model, "ablate")
+    with torch.no_grad():
+        other.get_submodule("features.conv1").weight[0, 0, 1, 1] = 3.0
+    page.ask("change_weight", "w", node="features.conv1", name="weight", index=[0, 0, 1, 1], value=3.0)
+    changed = KINDS["ablate"]
+    _, arrays = told(page, "logits", sample=0, changed=changed)
+    with torch.no_grad():
+        np.testing.assert_allclose(arrays["logits"], other(page.inputs[:1])[0], atol=1e-5)
+    told(page, "attribute", key="k", method="saliency", sample=0, target=3, changed=changed)
+    _, shown = page.exploration.shelf.get("k", page.exploration.altered.key)
+    x = page.inputs[:1].clone().requires_grad_()
+    (expected,) = torch.autograd.grad(other(x)[0, 3], x)
+    torch.testing.assert_close(shown.values, expected, atol=1e-6, rtol=1e-5)
+    for node, unit in (("features.conv1", [0, 4, 4]), (LATER, [2, 1, 1])):
+        meta, _ = told(page, "arithmetic", node=node, sample=0, unit=unit, changed=changed)
+        assert meta["error"] < 1e-5
+        kept = []
+        handle = other.get_submodule(node).register_forward_hook(
+            lambda _, __, out, kept=kept: kept.append(out)
+        )
+        with torch.no_grad():
+            other(page.inputs[:1])
+        handle.remove()
+        assert meta["actual"] == pytest.approx(float(kept[0][(0, *unit)]), abs=1e-5)
+
+
 @pytest.mark.parametrize("wrong", ["much", [1], [{}] * 65])
 def test_what_is_no_list_of_interventions_is_refused(page, wrong):
     assert page.ask("values", "w", node=CONV, sample=0, channel=0, changed=wrong)[-1]["t"] == "error"

@@ -24,7 +24,7 @@ export function PatchMap({ store, shelf, patches }: { store: Store; shelf: Shelf
   if (!run) return null;
   const samples = store.synced.info.value?.samples ?? 1;
   if (samples < 2) return null;
-  const found = patches.found.value;
+  const found = patches.found.value?.run === run.run ? patches.found.value : null;
   const running = patches.running.value;
   const source = patches.source.value;
   return (
@@ -43,7 +43,7 @@ export function PatchMap({ store, shelf, patches }: { store: Store; shelf: Shelf
           disabled={attends(store.nodes.value.values()) ? [] : ["head"]}
           onChoose={(choice) => {
             patches.each.value = choice;
-            if (source !== null) void patches.start(run.sample);
+            if (source !== null) void patches.start(run);
           }}
         />
         {running && (
@@ -59,7 +59,7 @@ export function PatchMap({ store, shelf, patches }: { store: Store; shelf: Shelf
         chosen={source}
         onChoose={(sample) => {
           patches.source.value = sample;
-          void patches.start(run.sample);
+          void patches.start(run);
         }}
       />
       {running && <progress aria-label="patched" value={found?.meta.progress ?? 0} max={1} />}

@@ -15,8 +15,9 @@ export function Ranking({ store, shelf, knocks }: { store: Store; shelf: Shelf; 
   if (layer === null || !run) return null;
   const classes = run.predictions.classes;
   const target = picked ?? classes[0]?.index ?? null;
-  const name = classes.find(({ index }) => index === target)?.name ?? "the best class";
-  const found = knocks.found.value?.layer === layer ? knocks.found.value : null;
+  const nameOf = (of: number | null) => classes.find(({ index }) => index === of)?.name;
+  const known = knocks.found.value;
+  const found = known?.layer === layer && known.run === run.run ? known : null;
   const running = knocks.running.value;
   const reach = Math.max(1e-12, ...(found?.rows ?? []).map(({ effect }) => Math.abs(effect)));
   return (
@@ -27,13 +28,13 @@ export function Ranking({ store, shelf, knocks }: { store: Store; shelf: Shelf; 
       data-done={found?.meta.progress === 1}
     >
       <h4>
-        What matters for {name}
+        What matters for {nameOf(target) ?? "the best class"}
         <button
           type="button"
           class="nn-chip"
           data-role="knock"
           title="ablate each in turn, and see how far the score falls"
-          onClick={() => (running ? knocks.stop() : void knocks.start(layer, run.sample, target))}
+          onClick={() => (running ? knocks.stop() : void knocks.start(layer, run, target))}
         >
           {running ? "stop" : "rank"}
         </button>
@@ -67,6 +68,9 @@ export function Ranking({ store, shelf, knocks }: { store: Store; shelf: Shelf; 
         <p class="nn-change-error" role="alert">
           {knocks.error.value}
         </p>
+      )}
+      {found && target !== null && found.meta.target !== target && (
+        <p class="nn-soft">This is what matters for {nameOf(found.meta.target) ?? found.meta.target}:</p>
       )}
       {found && (
         <ol>

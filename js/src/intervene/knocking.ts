@@ -2,6 +2,7 @@
 
 import { type Signal, signal } from "@preact/signals";
 import { table, ZERO } from "../maps/colormaps";
+import type { Run } from "../state/synced";
 import { isCancelled, type WireError } from "../wire/client";
 import type { Each, Operations } from "../wire/types";
 import type { Ask } from "./shelf";
@@ -16,6 +17,8 @@ export interface Ranked {
 
 export interface Ranking {
   layer: string;
+  /** The number of the run that it is of. */
+  run: number;
   heads: boolean;
   rows: Ranked[];
   meta: Operations["knock_outs"]["meta"];
@@ -23,12 +26,16 @@ export interface Ranking {
 
 export interface HeatMap {
   meta: Operations["patch_effects"]["meta"];
-  sample: number;
+  /** The number of the run that it is of. */
+  run: number;
   source: number;
   /** `[layers, parts]`, NaN where nothing is known. */
   values: Float32Array;
   parts: number;
 }
+
+/** The run that is asked about. */
+type Asked = Pick<Run, "run" | "sample">;
 
 /** One growing answer: a new question ends the one before. */
 class Growing<T> {
@@ -64,7 +71,7 @@ export class KnockOuts extends Growing<Ranking> {
     super();
   }
 
-  async start(layer: string, sample: number, target: number | null): Promise<void> {
+  async start(layer: string, { run, sample }: Asked, target: number | null): Promise<void> {
     const heads = this.heads.peek();
     this.found.value = null;
     await this.grow((signal) =>
@@ -83,7 +90,7 @@ export class KnockOuts extends Growing<Ranking> {
               share: probabilities?.data[i] ?? null,
             }));
             const rows = all.filter(({ index }) => index >= 0);
-            this.found.value = { layer, heads, rows, meta };
+            this.found.value = { layer, run, heads, rows, meta };
           },
         },
       ),
@@ -99,7 +106,7 @@ export class Patches extends Growing<HeatMap> {
     super();
   }
 
-  async start(sample: number): Promise<void> {
+  async start({ run, sample }: Asked): Promise<void> {
     const source = this.source.peek();
     if (source === null) return;
     this.found.value = null;
@@ -114,7 +121,7 @@ export class Patches extends Growing<HeatMap> {
             const effects = arrays.effects;
             if (!effects || !meta) return;
             const parts = effects.shape[1] ?? 1;
-            this.found.value = { meta, sample, source, values: effects.data, parts };
+            this.found.value = { meta, run, source, values: effects.data, parts };
           },
         },
       ),

@@ -19,7 +19,7 @@ export function Probes({ store }: { store: Store }) {
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState("");
   const stop = useRef<AbortController | null>(null);
-  const network = store.changes.key.value;
+  const network = `${store.synced.run.value?.epoch}|${store.changes.key.value}`;
   // Of another network they would tell something else.
   useEffect(() => {
     setFound(null);

@@ -4,6 +4,7 @@ import { batch, effect, untracked, useComputed } from "@preact/signals";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { percent } from "../maps/format";
 import { Segments } from "../maps/Segments";
+import { PageHead } from "../panels/PageHead";
 import { Thumbnails } from "../panels/Thumbnails";
 import type { Store } from "../state/store";
 import { Board, type Place } from "./board";
@@ -68,21 +69,9 @@ export function PaintCard({ store }: { store: Store }) {
       tabIndex={-1}
       ref={box}
     >
-      <header class="nn-paint-head">
-        <h3>Paint</h3>
+      <PageHead name="Paint" open={store.view.paint} close="close the painter" back="back to the input (p)">
         <Meter live={live} />
-        <button
-          type="button"
-          class="nn-close"
-          aria-label="close the painter"
-          title="back to the input (p)"
-          onClick={() => {
-            store.view.paint.value = false;
-          }}
-        >
-          ×
-        </button>
-      </header>
+      </PageHead>
       {easel ? <Work key={easel.base} store={store} easel={easel} live={live} /> : <p>no picture</p>}
       <Followed live={live} />
       <Thumbnails store={store} />
