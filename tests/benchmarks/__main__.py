@@ -22,7 +22,7 @@ NAMES = {
     "attribution": "paths, occlusion, surrogates and Jacobians against Captum at its defaults and its best",
     "judging": "five maps in one pass, torchcam, Quantus, first partial results and how soon a stream ends",
     "replay": "occlusion, interventions, knock-outs and strokes, recomputing only what changed",
-    "gpu": "trace, tiles and saliency on a CUDA device against bare forward and backward",
+    "gpu": "trace, tiles, saliency, explanations and replay on a CUDA device against bare passes",
 }
 
 
