@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from nnviz_widget.engine.attribution.task import Task
     from nnviz_widget.engine.jobs import CancelToken
 
-VARIANTS = 200
-CHUNK = 50
+VARIANTS = 120
+CHUNK = 30
 
 
 class Subject(NamedTuple):
@@ -311,7 +311,7 @@ def test_a_mismatch_ends_replay_for_that_model_with_a_warning() -> None:
     with Engine(seeded(Moody)) as engine:
         engine.debug = True
         with pytest.warns(RuntimeWarning, match="in full from here on"):
-            found = [_occluded(engine, image(1, 48), 6, 2) for _ in range(4)][-1]
+            found = [_occluded(engine, image(1, 32), 6, 2) for _ in range(4)][-1]
         assert found.recomputed is not None
         assert found.recomputed.share == 1
         assert "did not give" in found.recomputed.note
