@@ -2,14 +2,14 @@
 // The graph as Python packs it: the same fixture as tests/unit/test_graph_json.py.
 
 import { readFileSync } from "node:fs";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { type Graph, synced, type WidgetModel } from "../src/state/synced";
 
 const { packed, rows } = JSON.parse(
   readFileSync(new URL("../../tests/fixtures/graph/packed.json", import.meta.url), "utf8"),
 );
 
-function page(graph: unknown) {
+function host(graph: unknown) {
   const listeners = new Map<string, () => void>();
   const held: Record<string, unknown> = { graph };
   const model = {
@@ -20,11 +20,16 @@ function page(graph: unknown) {
     save_changes: () => undefined,
     send: () => undefined,
   } as WidgetModel;
-  const push = (value: unknown) => {
-    held.graph = value;
-    listeners.get("change:graph")?.();
+  const set = (name: string, value: unknown) => {
+    held[name] = value;
+    listeners.get(`change:${name}`)?.();
   };
-  return { graph: synced(model).graph, push };
+  return { traits: synced(model), set };
+}
+
+function page(graph: unknown) {
+  const { traits, set } = host(graph);
+  return { graph: traits.graph, push: (value: unknown) => set("graph", value) };
 }
 
 /** Rows written out: those of the page read their fields when they are asked. */
@@ -49,6 +54,26 @@ describe("the graph that the page is sent", () => {
     const { graph, push } = page({});
     push(packed);
     expect(written(graph.value)).toEqual(rows);
+  });
+
+  it("is read in a task of its own where it is large, and what came with it follows it", () => {
+    vi.useFakeTimers();
+    const { traits, set } = host({});
+    const length = 2000;
+    const seen: Array<[number | undefined, number]> = [];
+    set("graph", { ...packed, nodes: { length, text: { id: [0] } } });
+    set("epoch", 7);
+    seen.push([traits.graph.value?.nodes.length, traits.epoch.value]);
+    traits.epoch.subscribe((epoch) => seen.push([traits.graph.value?.nodes.length, epoch]));
+    vi.runAllTimers();
+    set("epoch", 8);
+    expect(seen).toEqual([
+      [undefined, 0],
+      [undefined, 0],
+      [length, 7],
+      [length, 8],
+    ]);
+    vi.useRealTimers();
   });
 
   it("stays the same object when it is sent once more", () => {

@@ -2,7 +2,7 @@
 // Only there when the drawing is much larger than the pane.
 
 import { useComputed, useSignalEffect } from "@preact/signals";
-import { useLayoutEffect, useRef } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 import type { GraphController } from "./controller";
 import type { Drawing } from "./layout";
 import { categoryOf } from "./words";
@@ -35,7 +35,8 @@ export function Minimap({ graph, drawing }: { graph: GraphController; drawing: D
   const sy = down ? even : Math.max(even, NARROWEST / drawing.height);
   const [width, height] = [drawing.width * sx, Math.max(8, drawing.height * sy)];
 
-  useLayoutEffect(() => {
+  // After the frame: to ask for colours before it would have the whole page styled at once, in a long task.
+  useEffect(() => {
     if (shown && canvas.current) paint(canvas.current, drawing, sx, sy);
   }, [shown, drawing, sx, sy]);
 

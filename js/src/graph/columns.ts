@@ -33,8 +33,8 @@ export function columnsOf({ rows, ups, downs }: Rows, widths: Widths): number[] 
 }
 
 /** Edges that must give way: those that cross a long one between two of its points. */
-function conflicts(rows: Rows["rows"], ups: Neighbours, count: number): Set<string> {
-  const found = new Set<string>();
+function conflicts(rows: Rows["rows"], ups: Neighbours, count: number): Set<number> {
+  const found = new Set<number>();
   const place = placesIn(rows, ups.length);
   const long = (vertex: number) =>
     vertex >= count ? (ups[vertex] as readonly number[]).find((one) => one >= count) : undefined;
@@ -48,7 +48,7 @@ function conflicts(rows: Rows["rows"], ups: Neighbours, count: number): Set<stri
         for (const up of ups[other] as readonly number[]) {
           const there = place[up] as number;
           const both = other >= count && up >= count;
-          if (!both && (there < left || there > right)) found.add(pairOf(up, other));
+          if (!both && (there < left || there > right)) found.add(pairOf(up, other, ups.length));
         }
       }
       [left, from] = [right, at + 1];
@@ -57,8 +57,9 @@ function conflicts(rows: Rows["rows"], ups: Neighbours, count: number): Set<stri
   return found;
 }
 
-function pairOf(a: number, b: number): string {
-  return a < b ? `${a}|${b}` : `${b}|${a}`;
+/** A number for two of so many vertices, whichever comes first. */
+function pairOf(a: number, b: number, total: number): number {
+  return a < b ? a * total + b : b * total + a;
 }
 
 function placesIn(rows: Rows["rows"], total: number): Int32Array {
@@ -74,7 +75,7 @@ function placesIn(rows: Rows["rows"], total: number): Int32Array {
 function aligned(
   rows: Rows["rows"],
   before: Neighbours,
-  crossed: ReadonlySet<string>,
+  crossed: ReadonlySet<number>,
   total: number,
 ): Int32Array {
   const place = placesIn(rows, total);
@@ -90,7 +91,7 @@ function aligned(
       for (let at = Math.floor(middle); at <= Math.ceil(middle) && at >= 0; at++) {
         const other = near[at] as number;
         const there = place[other] as number;
-        if (there <= last || continued[other] === 1 || crossed.has(pairOf(vertex, other))) continue;
+        if (there <= last || continued[other] === 1 || crossed.has(pairOf(vertex, other, total))) continue;
         root[vertex] = root[other] as number;
         continued[other] = 1;
         last = there;
@@ -104,42 +105,38 @@ function aligned(
 /** All columns as far to the left as they can, then back to the right where there is room before the next. */
 function compacted(rows: Rows["rows"], root: Int32Array, { count, width, gap, pointGap }: Widths): number[] {
   const room = (vertex: number) => (vertex < count ? width(vertex) + gap : pointGap);
-  const before = new Map<number, Map<number, number>>();
-  const after = new Map<number, Map<number, number>>();
-  const part = (a: number, b: number, apart: number) => {
-    for (const [from, to, known] of [
-      [a, b, after],
-      [b, a, before],
-    ] as const) {
-      const there = known.get(from) ?? new Map<number, number>();
-      known.set(from, there.set(to, Math.max(apart, there.get(to) ?? 0)));
-    }
-  };
+  // For each column those beside it, and how far apart the two stand: column, distance, column, distance, ...
+  const before: number[][] = Array.from(root, () => []);
+  const after: number[][] = Array.from(root, () => []);
   for (const row of rows) {
     for (let at = 1; at < row.length; at++) {
       const [a, b] = [row[at - 1] as number, row[at] as number];
-      part(root[a] as number, root[b] as number, (room(a) + room(b)) / 2);
+      const [one, other, apart] = [root[a] as number, root[b] as number, (room(a) + room(b)) / 2];
+      after[one]?.push(other, apart);
+      before[other]?.push(one, apart);
     }
   }
-  const left = new Map<number, number>();
+  const left: (number | undefined)[] = [];
   const leftOf = (column: number): number => {
-    let x = left.get(column);
-    if (x === undefined) {
-      x = 0;
-      for (const [other, apart] of before.get(column) ?? []) x = Math.max(x, leftOf(other) + apart);
-      left.set(column, x);
-    }
+    const known = left[column];
+    if (known !== undefined) return known;
+    let x = 0;
+    const beside = before[column] ?? [];
+    for (let at = 0; at < beside.length; at += 2)
+      x = Math.max(x, leftOf(beside[at] as number) + (beside[at + 1] as number));
+    left[column] = x;
     return x;
   };
-  const final = new Map<number, number>();
+  const final: (number | undefined)[] = [];
   const finalOf = (column: number): number => {
-    let x = final.get(column);
-    if (x === undefined) {
-      let right = Number.POSITIVE_INFINITY;
-      for (const [other, apart] of after.get(column) ?? []) right = Math.min(right, finalOf(other) - apart);
-      x = Number.isFinite(right) ? Math.max(leftOf(column), right) : leftOf(column);
-      final.set(column, x);
-    }
+    const known = final[column];
+    if (known !== undefined) return known;
+    let right = Number.POSITIVE_INFINITY;
+    const beside = after[column] ?? [];
+    for (let at = 0; at < beside.length; at += 2)
+      right = Math.min(right, finalOf(beside[at] as number) - (beside[at + 1] as number));
+    const x = Number.isFinite(right) ? Math.max(leftOf(column), right) : leftOf(column);
+    final[column] = x;
     return x;
   };
   return Array.from(root, finalOf);

@@ -6,20 +6,20 @@ import type { Store } from "../state/store";
 import type { Graph } from "../state/synced";
 import { type Cone, ConeLight, coneOf } from "./cone";
 import { Glider } from "./glider";
-import { above, buildHierarchy, canOpen, type Item, isOpen, shownFor, within } from "./hierarchy";
+import { above, buildHierarchy, canOpen, growSlowly, type Item, isOpen, shownFor, within } from "./hierarchy";
 import type { Direction, DrawnBox, Segment } from "./layout";
 import { beside, type Lit, light, neighbours, type Side } from "./near";
 import { openAtFirst, outOfFolds, withOnlyChildren } from "./opening";
 import { Picture } from "./picture";
-import { readSlowly } from "./reading";
 import { countInside, findIds } from "./search";
 import { cardsInSight, goesOn, whereFailed } from "./steady";
 import { centred, close, home, inSight, type Size, scaled, type Viewport, whole } from "./viewport";
 import { nameOf } from "./words";
 
 const SETTLE_MS = 400;
-/** Graphs of so many nodes come to the screen in steps. */
+/** Graphs of so many nodes come to the screen in steps; how long steps are taken in one task. */
 const LARGE = 2000;
+const SLICE_MS = 8;
 
 const DARK: Lit = { segments: new Set(), near: new Set() };
 
@@ -128,15 +128,15 @@ export class GraphController extends Picture {
       this.take(graph);
       return;
     }
-    const reading = readSlowly(graph);
-    const steps = [
-      () => reading.next().done !== true,
-      () => void buildHierarchy(graph).root.children,
-      () => this.take(graph),
-    ];
+    const steps = growSlowly(graph);
     const next = () => {
-      if (!steps[0]?.()) steps.shift();
-      if (steps.length > 0) this.coming = setTimeout(next);
+      const end = performance.now() + SLICE_MS;
+      while (performance.now() < end) {
+        if (!steps.next().done) continue;
+        this.take(graph);
+        return;
+      }
+      this.coming = setTimeout(next);
     };
     this.coming = setTimeout(next);
   }

@@ -19,22 +19,24 @@ export interface Folded {
   times: number;
 }
 
-export function foldSiblings(
+/** In several steps, as there may be thousands of them. */
+export function* foldSiblings(
   members: Item[],
   apart: ReadonlySet<string>,
   gather: Gather,
   reading: Reading,
-): Folded {
+): Generator<void, Folded> {
   const items: Item[] = [];
   let times = 1;
-  const repeats = repeatsIn(members, reading);
+  const repeats = yield* repeatsIn(members, reading);
   for (let at = 0; at < members.length; ) {
     const next = repeats[0];
     if (next?.start === at) {
       repeats.shift();
       const alone = next.before.length === 0 && next.end - next.start === members.length;
       if (alone) times = next.steps.length;
-      items.push(...next.before, ...stacks(stepsOf(next.steps, gather), apart, alone, gather));
+      const units = yield* stepsOf(next.steps, gather);
+      items.push(...next.before, ...stacks(units, apart, alone, gather));
       at = next.end;
       continue;
     }
@@ -72,12 +74,14 @@ function stacks(units: Item[], apart: ReadonlySet<string>, alone: boolean, gathe
 }
 
 /** A step of several members is one thing, as a step of one is. */
-function stepsOf(steps: Item[][], gather: Gather): Item[] {
-  return steps.map((step, at) => {
+function* stepsOf(steps: Item[][], gather: Gather): Generator<void, Item[]> {
+  const units: Item[] = [];
+  for (const step of steps) {
     const unit = step.length === 1 ? (step[0] as Item) : gather("part", step);
-    unit.step = at + 1;
-    return unit;
-  });
+    unit.step = units.push(unit);
+    yield;
+  }
+  return units;
 }
 
 function pairs(run: Item[], gather: Gather): Item[] {

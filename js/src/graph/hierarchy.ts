@@ -12,13 +12,15 @@
 import type { Graph, GraphEdge, GraphGroup, GraphNode } from "../state/synced";
 import { foldSiblings } from "./folding";
 import { trayOf } from "./plumbing";
-import { type Reading, read, type Span } from "./reading";
+import { atOnce, type Reading, read, readSlowly, type Span } from "./reading";
 
 /** A level with more children than this is cut into parts. */
 export const LEVEL_MAX = 60;
 const PART_SIZE = 40;
 /** Groups with more entries (or exits) than this draw them as one. */
 const PORTS_MAX = 3;
+/** Children that are made in one step. */
+const MADE_MAX = 500;
 
 export type ItemKind = "node" | "group" | "fold" | "part" | "tray";
 
@@ -83,13 +85,28 @@ export interface Hierarchy {
 /** The tree of a graph; members of a fold that are named in `apart` stand alone. */
 export function buildHierarchy(graph: Graph, apart: ReadonlySet<string> = new Set()): Hierarchy {
   if (apart.size > 0) return new Tree(graph, apart);
-  const tree = folded.get(graph) ?? new Tree(graph, apart);
+  return wholeTree(graph);
+}
+
+/** The same in several steps, as far as the first picture needs it. */
+export function* growSlowly(graph: Graph): Generator<void, Hierarchy> {
+  yield* readSlowly(graph);
+  yield;
+  const tree = wholeTree(graph);
+  yield* tree.root.growSlowly();
+  yield;
+  void tree.root.level;
+  return tree;
+}
+
+function wholeTree(graph: Graph): Tree {
+  const tree = folded.get(graph) ?? new Tree(graph, new Set());
   folded.set(graph, tree);
   return tree;
 }
 
 /** The trees in which all stacks are whole: what has grown of them is there again when the last one closes. */
-const folded = new WeakMap<Graph, Hierarchy>();
+const folded = new WeakMap<Graph, Tree>();
 
 class Branch implements Item {
   at = 0;
@@ -141,8 +158,13 @@ class Branch implements Item {
     this.inside = inside;
   }
 
+  /** Nobody else may ask for its children until this has come to its end. */
+  *growSlowly(): Generator<void> {
+    this.inside ??= yield* this.tree.grow(this);
+  }
+
   private get grown(): Inside {
-    this.inside ??= this.tree.grow(this);
+    this.inside ??= atOnce(this.tree.grow(this));
     return this.inside;
   }
 }
@@ -159,7 +181,7 @@ type Gather = (kind: "fold" | "part" | "tray", members: Item[]) => Item;
 
 class Tree implements Hierarchy {
   readonly reading: Reading;
-  readonly root: Item;
+  readonly root: Branch;
   readonly edges: readonly GraphEdge[];
   readonly items = {
     get: (id: string) => this.of(id),
@@ -193,21 +215,24 @@ class Tree implements Hierarchy {
     return grown && this.known.get(id);
   }
 
-  grow(item: Item): Inside {
+  *grow(item: Item): Generator<void, Inside> {
     if (item.kind === "node") return NOTHING;
     const { reading } = this;
-    const members = reading.childrenOf(item.id).map((id) => this.make(id, item));
+    const members: Item[] = [];
+    for (const id of reading.childrenOf(item.id))
+      if (members.push(this.make(id, item)) % MADE_MAX === 0) yield;
     const gathered: Gather = (kind, some) => this.gather(kind, some, item);
     const found = trayOf(members, reading);
     const rest = found ? members.filter((member) => !found.tray.includes(member)) : members;
     if (found) rest.splice(found.at, 0, gathered("tray", found.tray));
-    const { items: siblings, times } = foldSiblings(rest, this.apart, gathered, reading);
+    yield;
+    const { items: siblings, times } = yield* foldSiblings(rest, this.apart, gathered, reading);
     const items = divide(siblings, gathered);
     settle(items, item.depth + 1);
     return { items, times };
   }
 
-  private make(id: string, parent: Item | null = null): Item {
+  private make(id: string, parent: Item | null = null): Branch {
     const { reading } = this;
     const node = reading.nodeOf(id) ?? null;
     const group = node ? null : (reading.groupOf(id) ?? null);

@@ -46,7 +46,11 @@ export interface Reading extends Wiring {
 const readings = new WeakMap<Graph, Reading>();
 
 export function read(graph: Graph): Reading {
-  const steps = readSlowly(graph);
+  return atOnce(readSlowly(graph));
+}
+
+/** Takes all steps one after the other. */
+export function atOnce<T>(steps: Iterator<void, T>): T {
   for (let step = steps.next(); ; step = steps.next()) if (step.done) return step.value;
 }
 
@@ -59,9 +63,11 @@ export function* readSlowly(graph: Graph): Generator<void, Reading> {
     index.set(node.id, at);
   });
   const groups = new Map(graph.groups.map((group) => [group.id, group]));
+  yield;
   const tree = readTree(graph, index, groups);
   yield;
   const wiring = readWiring(graph, index);
+  yield;
   const side = plumbingOf(graph, wiring);
   const plumbing = new Int32Array(tree.order.length + 1);
   tree.order.forEach((node, at) => {

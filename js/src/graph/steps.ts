@@ -17,6 +17,8 @@ const STEPS_FROM = 3;
 /** Steps that do not feed each other stand side by side while they are few: the towers of a triplet. */
 const SIDE_BY_SIDE_FROM = 4;
 const STEP_MAX = 48;
+/** Candidates that are looked at in one step. */
+const TRIED_MAX = 200;
 /** A loop without weights of its own is only one if it is short and long enough at once. */
 const PLAIN = { from: 4, least: 2, most: 12 };
 
@@ -26,30 +28,45 @@ interface Candidate {
   count: number;
 }
 
-export function repeatsIn(members: readonly Item[], reading: Reading): Repeat[] {
+/** In several steps: a level may have 10,000 members. */
+export function* repeatsIn(members: readonly Item[], reading: Reading): Generator<void, Repeat[]> {
   const named = nameAll(members, reading);
   if (!named) return [];
+  yield;
   const level = new Wiring(members, reading);
-  const { order } = level;
-  const keys = order.map((at) => named[at] as number);
+  yield;
+  const keys = level.order.map((at) => named[at] as number);
   const taken = new Uint8Array(members.length);
   const found: Repeat[] = [];
+  let tried = 0;
   for (const candidate of candidates(keys)) {
-    const { at, period, count } = candidate;
-    const span = order.subarray(at, at + period * count);
-    if (span.some((member) => taken[member] === 1) || !level.repeats(candidate)) continue;
-    const [start, end] = [span[0] as number, (span[span.length - 1] as number) + 1];
-    taken.fill(1, start, end);
-    const steps: Item[][] = [];
-    for (let first = 0; first < span.length; first += period) {
-      const step: Item[] = [];
-      for (let next = first; next < first + period; next++) step.push(members[span[next] as number] as Item);
-      steps.push(step);
-    }
-    const before = [...level.lifted].filter((member) => member > start && member < end);
-    found.push({ start, end, steps, before: before.map((member) => members[member] as Item) });
+    const repeat = repeatAt(candidate, members, level, taken);
+    if (repeat) found.push(repeat);
+    if (repeat || ++tried % TRIED_MAX === 0) yield;
   }
   return found.sort((a, b) => a.start - b.start);
+}
+
+/** The steps of a candidate, which are taken then; null where they hang together in another way. */
+function repeatAt(
+  candidate: Candidate,
+  members: readonly Item[],
+  level: Wiring,
+  taken: Uint8Array,
+): Repeat | null {
+  const { at, period, count } = candidate;
+  const span = level.order.subarray(at, at + period * count);
+  if (span.some((member) => taken[member] === 1) || !level.repeats(candidate)) return null;
+  const [start, end] = [span[0] as number, (span[span.length - 1] as number) + 1];
+  taken.fill(1, start, end);
+  const steps: Item[][] = [];
+  for (let first = 0; first < span.length; first += period) {
+    const step: Item[] = [];
+    for (let next = first; next < first + period; next++) step.push(members[span[next] as number] as Item);
+    steps.push(step);
+  }
+  const before = [...level.lifted].filter((member) => member > start && member < end);
+  return { start, end, steps, before: before.map((member) => members[member] as Item) };
 }
 
 /** The same number for the same thing again, -1 for what is there once; null where that is all. */

@@ -4,6 +4,7 @@
 import type { Graph, GraphEdge, GraphGroup, GraphNode, Shape } from "./synced";
 
 const FORMAT = "nnviz-graph";
+const LARGE = 2000;
 
 type Column<T> = Record<string, T[]>;
 
@@ -31,6 +32,11 @@ export interface PackedGraph {
 
 export function isPacked(value: object): value is PackedGraph {
   return "format" in value && value.format === FORMAT;
+}
+
+/** Whether to read it takes so long that what else a message brings had better not wait for it in the same task. */
+export function isLarge(value: unknown): boolean {
+  return typeof value === "object" && value !== null && isPacked(value) && value.nodes.length >= LARGE;
 }
 
 export function unpack(packed: PackedGraph): Graph {

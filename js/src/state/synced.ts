@@ -2,7 +2,7 @@
 // writes one, `selection`. What the page alone decides (zoom, colours, open groups) lives in view.ts.
 
 import { type Signal, signal } from "@preact/signals";
-import { isPacked, unpack } from "./packed";
+import { isLarge, isPacked, unpack } from "./packed";
 
 export type NodeKind = "input" | "module" | "op" | "constant" | "output";
 export type NodeStatus = "ok" | "identity" | "failed" | "unused";
@@ -197,6 +197,14 @@ function graphReader(): (value: unknown) => Graph | null {
 export function synced(model: WidgetModel): Synced {
   const undo: Array<() => void> = [];
   let saving: ReturnType<typeof setTimeout> | undefined;
+  // A large graph is read in a task after the one that received it, and what came with it in its turn.
+  const waiting: Array<() => void> = [];
+  let reading: ReturnType<typeof setTimeout> | undefined;
+
+  function catchUp(): void {
+    reading = undefined;
+    for (const update of waiting.splice(0)) update();
+  }
 
   function hush(): void {
     clearTimeout(saving);
@@ -210,8 +218,13 @@ export function synced(model: WidgetModel): Synced {
 
   function trait<T>(name: string, read: (value: unknown) => T): Signal<T> {
     const mirror = signal(read(model.get(name)));
-    const follow = () => {
+    const update = () => {
       mirror.value = read(model.get(name));
+    };
+    const follow = () => {
+      if (reading === undefined && !(name === "graph" && isLarge(model.get(name)))) return update();
+      waiting.push(update);
+      reading ??= setTimeout(catchUp);
     };
     model.on(`change:${name}`, follow);
     undo.push(() => model.off(`change:${name}`, follow));
@@ -239,6 +252,7 @@ export function synced(model: WidgetModel): Synced {
     },
     dispose() {
       hush();
+      clearTimeout(reading);
       for (const step of undo) step();
     },
   };
