@@ -1,0 +1,150 @@
+// @vitest-environment happy-dom
+// Frames while somebody draws: what is asked, what is shown of the answers, and when it is over.
+
+import { signal } from "@preact/signals";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { Live } from "../src/paint/live";
+import type { Maps, Strip } from "../src/state/data";
+import type { Store } from "../src/state/store";
+
+const FRAME = 16;
+
+/** A store of which the painter sees enough, and a kernel that answers when the test says so. */
+function page() {
+  const asked: { picture: number; slot: string; answer(name: string, ms?: number): Promise<void> }[] = [];
+  const done: string[] = [];
+  const run = signal({ run: 1, epoch: 0, predictions: { task: "classification", classes: [] } });
+  const store = {
+    shown: signal("conv"),
+    strips: signal(new Map<string, Strip>()),
+    maps: signal<{ state: string; data: Maps | null }>({ state: "ready", data: null }),
+    input: signal(null),
+    thumbs: signal(null),
+    changes: { params: {}, made: signal(null) },
+    synced: {
+      run,
+      info: signal({ samples: 4 }),
+      selection: signal({ sample: 0 }),
+      select: (change: { sample: number }) => done.push(`sample ${change.sample}`),
+    },
+    stop: async () => done.push("stop"),
+    refresh: async () => done.push("refresh"),
+    request: (_op: string, _params: unknown, { slot, buffers }: { slot: string; buffers: ArrayBuffer[] }) =>
+      new Promise((resolve) => {
+        asked.push({
+          picture: new Uint8Array(buffers[0] as ArrayBuffer)[0] as number,
+          slot,
+          answer: async (name, ms = 5) => {
+            resolve(reply(name, ms));
+            for (let i = 0; i < 5; i++) await Promise.resolve();
+          },
+        });
+      }),
+  };
+  const live = new Live(store as unknown as Store, () => null);
+  const draw = (picture: number) => live.ask(Uint8ClampedArray.of(picture, 0, 0), 0);
+  const names = () => run.value.predictions.classes.map((entry: { name: string }) => entry.name);
+  return { live, store, asked, done, draw, names };
+}
+
+function reply(name: string, ms: number) {
+  const maps = { data: Uint8Array.of(1, 2, 3, 4), shape: [1, 2, 2] };
+  const one = { data: Float32Array.of(1) };
+  return {
+    epoch: 0,
+    meta: {
+      predictions: { task: "classification", classes: [{ name }] },
+      strips: [],
+      maps: { node: "conv", kind: "maps", shape: [1, 2, 2], bad: [] },
+      ms,
+      recorded: false,
+    },
+    arrays: { tiles: { data: new Uint8Array() }, maps, low: one, high: one, strength: one },
+  };
+}
+
+beforeEach(() => {
+  vi.useFakeTimers();
+});
+
+afterEach(() => {
+  vi.useRealTimers();
+});
+
+describe("painting live", () => {
+  it("has three pictures on their way, and then sends the newest of all that were drawn meanwhile", async () => {
+    const { asked, draw } = page();
+    for (const picture of [1, 2, 3, 4, 5, 6]) draw(picture);
+    expect(asked.map((question) => question.picture)).toEqual([1, 2, 3]);
+    expect(new Set(asked.map((question) => question.slot)).size).toBe(3);
+    await asked[0]?.answer("one");
+    expect(asked.map((question) => question.picture)).toEqual([1, 2, 3, 6]);
+  });
+
+  it("shows the newest answer once for each picture of the screen, and none that is older", async () => {
+    const { asked, draw, names, store } = page();
+    const seen: string[][] = [];
+    store.synced.run.subscribe(() => seen.push(names()));
+    for (const picture of [1, 2, 3]) draw(picture);
+    await asked[1]?.answer("two");
+    await asked[0]?.answer("one");
+    await asked[2]?.answer("three");
+    expect(names()).toEqual([]);
+    vi.advanceTimersByTime(FRAME);
+    expect(names()).toEqual(["three"]);
+    vi.advanceTimersByTime(5 * FRAME);
+    expect(seen).toEqual([[], ["three"]]);
+  });
+
+  it("says that its maps are of another run than the one whose raw values can be read", async () => {
+    const { asked, draw, store } = page();
+    draw(1);
+    await asked[0]?.answer("one");
+    vi.advanceTimersByTime(FRAME);
+    expect(store.maps.value.data?.live).toBe(true);
+  });
+
+  it("counts answers that were shown, not answers that came", async () => {
+    const { asked, draw, live } = page();
+    // Two answers for every picture of the screen, of which there are ten a second.
+    for (let turn = 0; turn < 20; turn++) {
+      draw(2 * turn);
+      draw(2 * turn + 1);
+      vi.advanceTimersByTime(100 - FRAME);
+      await asked.at(-2)?.answer("first");
+      await asked.at(-1)?.answer("second");
+      vi.advanceTimersByTime(FRAME);
+    }
+    expect(live.rate.value?.fps).toBeGreaterThan(9);
+    expect(live.rate.value?.fps).toBeLessThan(11);
+  });
+
+  it("runs the painted sample when the drawing rests, after the last answer is on the page", async () => {
+    const { asked, draw, done, names } = page();
+    draw(1);
+    await asked[0]?.answer("one");
+    // Nobody sees the page: it has no pictures.
+    vi.stubGlobal("requestAnimationFrame", () => 1);
+    draw(2);
+    await asked[1]?.answer("two");
+    expect(done).toEqual([]);
+    vi.advanceTimersByTime(1000);
+    expect(names()).toEqual(["two"]);
+    expect(done).toEqual(["sample 4"]);
+    vi.unstubAllGlobals();
+  });
+
+  it("gives up that run when somebody draws on, and shows nothing once it is stopped", async () => {
+    const { asked, draw, done, names, live } = page();
+    draw(1);
+    await asked[0]?.answer("one");
+    vi.advanceTimersByTime(1000);
+    draw(2);
+    expect(done).toEqual(["sample 4", "stop"]);
+    await asked[1]?.answer("two");
+    live.stop();
+    vi.advanceTimersByTime(1000);
+    expect(names()).toEqual(["one"]);
+    expect(done).toEqual(["sample 4", "stop"]);
+  });
+});
