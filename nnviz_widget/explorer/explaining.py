@@ -212,6 +212,8 @@ def _shown(info: MethodInfo, found: Attribution) -> tuple[dict[str, NDArray[Any]
         "call": found.call,
         "consistent": found.consistent,
     }
+    if found.moved is not None:
+        meta["moved"] = found.moved
     # Where a feature's number stands at each of its elements, their sum is no change of the score.
     if found.delta is not None and found.options.get("feature_mask") is None:
         total = sum(float(values[0].sum()) for values in found.tensors) - float(found.delta[0])

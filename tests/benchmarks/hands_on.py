@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 THREADS = 2
 #: A text for the twelve blocks of GPT-2 small, half as wide, so that a plain loop ends in seconds.
-TOKENS, WORDS, WIDTH, HEADS = 8, 8192, 384, 6
+TOKENS, WORDS, WIDTH, HEADS = 6, 8192, 384, 6
 
 RESNET = """
     import torch

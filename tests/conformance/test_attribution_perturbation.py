@@ -171,6 +171,29 @@ def test_partial_occlusion_approaches_the_whole() -> None:
     assert next(error for progress, error in errors if progress >= 0.6) < 0.4
 
 
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("occlusion", {"perturbations_per_eval": 8}),
+        ("feature_ablation", {"perturbations_per_eval": 40}),
+        ("var_grad", {"nt_samples": 12, "internal_batch_size": 3}),
+    ],
+)
+def test_parts_without_an_error_say_how_far_they_moved(method: str, options: dict[str, Any]) -> None:
+    c = case("shapes")
+    with Engine(c.model) as engine:
+        parts = list(engine.stream(one(c), method, target=1, **options))
+        sampled = list(engine.stream(one(c), "rise", target=1, n_samples=40))
+    assert len(parts) > 3
+    assert parts[0].moved is None
+    for before, after in itertools.pairwise(parts):
+        old, new = (part.values.double().flatten().tolist() for part in (before, after))
+        away = math.fsum(abs(a - b) for a, b in zip(new, old, strict=True)) / len(new)
+        assert after.moved == pytest.approx(away / max(map(abs, new)), rel=1e-4)
+    assert any(part.moved > 0 for part in parts[1:])
+    assert all(part.moved is None and part.stderr is not None for part in sampled)
+
+
 # -- ablation and permutation -------------------------------------------------------------------------------
 
 

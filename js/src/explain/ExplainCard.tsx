@@ -118,6 +118,12 @@ function Facts({ card, reach, explaining, judging }: FactsProps) {
             title="mean standard error of the map, as a share of its largest value"
           >{`error ${percent(meta.stderr)}`}</span>
         )}
+        {state === "running" && meta.moved !== undefined && (
+          <span
+            class="nn-badge"
+            title="how far the map moved since the picture before: the mean, as a share of its largest value"
+          >{`moved ${percent(meta.moved)}`}</span>
+        )}
       </p>
       <p
         class="nn-explain-facts nn-soft"

@@ -454,6 +454,8 @@ export interface Operations {
       change?: number;
       /** Mean standard error, as a share of the largest value. */
       stderr?: number | null;
+      /** How far it moved since the part before, where neither of these tells; a share of the largest value. */
+      moved?: number;
     };
   };
   /** What a sample is compared with, as it is looked at, and the range of the sample's own values. */

@@ -74,6 +74,9 @@ class Attribution:
         score, where the method promises completeness.
     stderr : Tensor, tuple of Tensor or None
         Standard error of the values where the method samples.
+    moved : float or None
+        How far the values moved since the partial result before, the mean over all of them as a share of the
+        largest; where neither `delta` nor `stderr` tells how far off they are, and from the second on.
     layer_values : Tensor or None
         Of class activation maps ``[N, 1, h, w]``, before they are enlarged to the input.
     progress : float
@@ -103,6 +106,7 @@ class Attribution:
     target: Any = None
     delta: Tensor | None = None
     stderr: Tensor | tuple[Tensor, ...] | None = None
+    moved: float | None = None
     layer_values: Tensor | None = None
     progress: float = 1.0
     forward_passes: int = 0

@@ -140,6 +140,7 @@ class AttributionStream(Stream[Attribution]):
         self._question = question
         self._task: Task | None = None
         self._watched = True
+        self._before: tuple[Tensor, ...] | None = None
 
     def result(self) -> Attribution:
         """Compute all that is left and return the whole; other questions are answered in between."""
@@ -147,6 +148,7 @@ class AttributionStream(Stream[Attribution]):
         return super().result()
 
     def _start(self, module: nn.Module, token: CancelToken) -> Iterator[Part]:
+        self._before = None
         self._task = self._runs.task(module, self._question, token)
         self._task.watched = self._watched
         return self._question.method.run(self._task, **self._question.options)
@@ -156,6 +158,9 @@ class AttributionStream(Stream[Attribution]):
         assert task is not None
         values = part.values()
         errors = part.stderr() if part.stderr is not None else None
+        moved = None
+        if errors is None and part.delta is None:
+            moved, self._before = _moved(self._before, values), values
         if part.caution:
             task.caution(part.caution)
         return Attribution(
@@ -165,6 +170,7 @@ class AttributionStream(Stream[Attribution]):
             target=task.told,
             delta=part.delta() if part.delta is not None else None,
             stderr=_one_or_all(errors) if errors is not None else None,
+            moved=moved,
             layer_values=part.layer_values() if part.layer_values is not None else None,
             progress=self.progress,
             forward_passes=task.passes.forward_passes,
@@ -187,11 +193,20 @@ class AttributionStream(Stream[Attribution]):
         return f"with {', '.join(map(str, self._interventions))}:\n    {call}"
 
     def _release(self) -> None:
-        self._task = None
+        self._task = self._before = None
 
 
 def _one_or_all(values: tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
     return values[0] if len(values) == 1 else values
+
+
+def _moved(before: tuple[Tensor, ...] | None, now: tuple[Tensor, ...]) -> float | None:
+    """Return the mean distance between two results as a share of the largest value; None without a first."""
+    largest = max((float(each.abs().max()) for each in now if each.numel()), default=0.0)
+    if before is None or not largest:
+        return None
+    away = sum(float((a - b).abs().sum()) for a, b in zip(now, before, strict=True))
+    return away / sum(each.numel() for each in now) / largest
 
 
 def _shapes(args: Any, kwargs: Any) -> tuple[Any, ...]:
