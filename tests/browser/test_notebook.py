@@ -160,7 +160,7 @@ def test_rendering_and_disposing_leaves_nothing_on_the_page(lab):
         }
 
     # JupyterLab makes things ready when it finds the time, once: what is left behind grows with every view.
-    rounds = 8
+    rounds = 4
     first, second, third = render(3), render(rounds), render(rounds)
     grown = {name: min(second[name] - first[name], third[name] - second[name]) for name in first}
     assert grown["canvases"] <= 0
