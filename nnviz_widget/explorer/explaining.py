@@ -16,9 +16,10 @@ from nnviz_widget.engine.attribution.baselines import baseline_of
 from nnviz_widget.engine.attribution.registry import MethodInfo, known_methods, method_named
 from nnviz_widget.errors import InputError
 from nnviz_widget.explorer import params
-from nnviz_widget.explorer.changing import changed_of, key_of
+from nnviz_widget.explorer.changing import changed_of, key_of, run_of
 from nnviz_widget.explorer.pictures import draw_sample
 from nnviz_widget.explorer.replies import Reply, growing, saved
+from nnviz_widget.explorer.results import next_token
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,16 +92,29 @@ def _attribute(exploration: Exploration, question: Question) -> Stream:
     key = params.name(p, "key")
     sample = params.integer(p, "sample", 0, exploration.batch.total, default=exploration.sample)
     info = method_named(params.name(p, "method"))
-    target = params.integer(p, "target", 0, 2**31, default=None)
     args, kwargs = exploration.batch.sample(sample)
     options, changed = _options(exploration, info, p.get("options")), changed_of(p)
     with exploration.altered.again(exploration, changed):  # a stream keeps what it was asked under
+        target = _target(exploration, p, sample)
         stream = exploration.engine.stream(kwargs or args, info.name, target=target, **options)
     found = yield from growing(
         stream, question.token, lambda part: Reply(*_shown(info, part), epoch=part.epoch)
     )
     exploration.shelf.put(key, sample, found, key_of(changed))
     return Reply(*_shown(info, found), epoch=found.epoch)
+
+
+def _target(exploration: Exploration, p: Mapping[str, Any], sample: int) -> int | tuple[int, int] | None:
+    """Return the class that is asked about; of a language model the likeliest after the last token."""
+    target: int | None = params.integer(p, "target", 0, 2**31, default=None)
+    tokens = exploration.batch.row(sample)
+    if target is not None or tokens.is_floating_point():
+        return target
+    args, kwargs = exploration.batch.sample(sample)
+    here = sample == exploration.sample and exploration.current is not None
+    output = run_of(exploration, p).output if here else exploration.engine.output(kwargs or args)
+    scores = next_token(output, tokens)
+    return None if scores is None else (tokens.shape[1] - 1, int(scores[0].argmax()))
 
 
 def _baseline(exploration: Exploration, given: object) -> Any:
@@ -199,9 +213,12 @@ def _table(found: Evaluation) -> dict[str, Any]:
 def _shown(info: MethodInfo, found: Attribution) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Return an attribution as two maps, and what to tell of it."""
     signed, magnitude = flat_maps(found.tensors[0][0], one=info.family == "cam")
+    target = found.target[0] if isinstance(found.target, list) else found.target
+    token, target = target if isinstance(target, tuple) else (None, target)
     meta: dict[str, Any] = {
         "method": found.method,
-        "target": found.target[0] if isinstance(found.target, list) else found.target,
+        "target": target,
+        "token": token,
         "progress": found.progress,
         "seconds": found.seconds,
         "left": found.seconds_left,

@@ -21,7 +21,7 @@ from nnviz_widget.explorer import params
 from nnviz_widget.explorer.changing import changed_of, run_of, sample_of
 from nnviz_widget.explorer.pictures import draw_sample
 from nnviz_widget.explorer.replies import Reply, growing
-from nnviz_widget.explorer.results import class_scores, find_logits
+from nnviz_widget.explorer.results import class_scores, find_logits, next_token
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -145,17 +145,21 @@ def _measured_logits(
 
 
 def _logits(exploration: Exploration, question: Question) -> Reply:
-    """Answer with all logits of the run on the screen: few numbers, kept by the page."""
+    """Answer with all logits of the run on the screen, of a language model those after the last token."""
     trace = run_of(exploration, question.p)
     found = find_logits(trace.output)
-    if found is None:
+    tokens = exploration.batch.row(exploration.sample)
+    scores = found[1] if found is not None else next_token(trace.output, tokens)
+    if scores is None:
         raise InputError("The model's output is no row of class scores.")
-    probabilities, logits = class_scores(found[1])
+    probabilities, logits = class_scores(scores)
     names = exploration.names or {}
-    meta = {
+    meta: dict[str, Any] = {
         "names": [names.get(i, str(i)) for i in range(len(logits))],
         "probabilities": bool(np.array_equal(probabilities, logits)),
     }
+    if found is None:
+        meta["token"] = tokens.shape[1] - 1
     return Reply({"logits": logits.astype(np.float32)}, meta)
 
 

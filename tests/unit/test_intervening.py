@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from nnviz_widget.engine.engine import Engine
+from nnviz_widget.engine.jobs import CancelToken
+from nnviz_widget.explorer.explaining import EXPLAINING
 from nnviz_widget.explorer.exploration import Exploration
 from nnviz_widget.explorer.inputs import read_batch
 from nnviz_widget.explorer.intervening import INTERVENING
@@ -82,7 +84,7 @@ class Words(nn.Module):
         return self.head(x)
 
 
-def test_a_language_model_is_compared_by_what_comes_after_the_last_token_and_its_lens_follows():
+def test_a_language_model_is_asked_for_what_comes_after_the_last_token():
     torch.manual_seed(0)
     model, ids = Words().eval(), torch.randint(40, (2, 6))
     batch = read_batch(model, ids)
@@ -94,17 +96,35 @@ def test_a_language_model_is_compared_by_what_comes_after_the_last_token_and_its
 
     def ask(operation, **p):
         return exploration.ask(
-            lambda: operation(exploration, Question(p, (), None, lambda done, total: None))
+            lambda: operation(exploration, Question(p, (), CancelToken(), lambda done, total: None))
         )
+
+    def explain(*asked):
+        return [*EXPLAINING["attribute"](*asked)]
 
     meta = ask(INTERVENING["intervene"], sample=0, interventions=[twice]).meta
     lens = ask(PROBING["lens"], sample=0, token=5, changed=[twice])
+    softmax = ask(PROBING["logits"], sample=0, changed=[twice])
+    explained = []
+    for sample in (0, 1):
+        ask(explain, key="k", method="saliency", sample=sample, changed=[twice])
+        explained.append(exploration.shelf.get("k", exploration.altered.key)[1])
     exploration.close()
     with torch.no_grad():
         before = model(ids[:1])[0, -1].softmax(0)
         model.blocks[1].register_forward_hook(lambda _, __, out: -2 * out)
-        after = model(ids[:1])[0, -1].softmax(0)
-    assert meta["token"] == 5
+        logits = model(ids[:1])[0, -1]
+        after = logits.softmax(0)
+        likeliest = model(ids)[:, -1].argmax(1).tolist()
+    assert [found.target for found in explained] == [(5, word) for word in likeliest]
+    for i, found in enumerate(explained):
+        words = model.embed(ids[i : i + 1]).detach().requires_grad_()
+        handle = model.embed.register_forward_hook(lambda _, __, ___, words=words: words)
+        (expected,) = torch.autograd.grad(model(ids[i : i + 1])[0, 5, likeliest[i]], words)
+        handle.remove()
+        torch.testing.assert_close(found.values, expected, atol=1e-5, rtol=1e-4)
+    np.testing.assert_allclose(softmax.arrays["logits"], logits, atol=1e-5)
+    assert meta["token"] == softmax.meta["token"] == 5
     assert {entry["index"] for entry in meta["classes"]} >= {int(before.argmax()), int(after.argmax())}
     for entry in meta["classes"]:
         assert entry["before"] == pytest.approx(float(before[entry["index"]]), abs=1e-6)

@@ -40,6 +40,8 @@ export function Sources({ store, comparing }: { store: Store; comparing: Compari
           class="nn-chip"
           title="the changed network beside the network as it is"
           onClick={() => {
+            // Of two so alike CKA is about 1 everywhere.
+            comparing.measure.value = "difference";
             comparing.other.value = "plain";
           }}
         >

@@ -136,6 +136,7 @@ function Head({ store, explaining }: Both) {
           </select>
         </label>
       )}
+      <Next explaining={explaining} />
       {compare !== "methods" && (
         <label class="nn-field-of">
           <span class="nn-soft">method</span>
@@ -165,6 +166,14 @@ function Head({ store, explaining }: Both) {
       <Changed store={store} />
     </PageHead>
   );
+}
+
+/** What is explained of a language model. */
+function Next({ explaining }: { explaining: Explaining }) {
+  const metas = explaining.wishes.value.map((wish) => explaining.card(wish).value.meta);
+  const told = explaining.compare.value === "methods" && metas.find((meta) => meta?.token != null);
+  if (!told) return null;
+  return <span class="nn-soft" data-role="next">{`why ${told.target} comes after token ${told.token}`}</span>;
 }
 
 function Files({ store, explaining }: Both) {

@@ -60,7 +60,7 @@ function Softmax({ store }: { store: Store }) {
   const [k, setK] = useState(10);
   if (error) return <Words title="Softmax" text={error} />;
   if (!answer) return <Words title="Softmax" text="…" />;
-  const { names, probabilities: already } = answer.meta;
+  const { names, probabilities: already, token } = answer.meta;
   const logits = answer.arrays.logits.data;
   // The middle of the slider is 1, its ends a tenth and ten.
   const temperature = 10 ** warmth;
@@ -69,6 +69,7 @@ function Softmax({ store }: { store: Store }) {
   return (
     <section class="nn-output-part" data-role="softmax">
       <h4>Softmax</h4>
+      {token !== undefined && <p class="nn-soft">What comes after the last token, number {token}.</p>}
       <div class="nn-output-row">
         <label>
           temperature{" "}

@@ -440,6 +440,8 @@ export interface Operations {
     meta: {
       method: string;
       target: number | null;
+      /** Of a language model, the token after which the target comes. */
+      token?: number | null;
       progress: number;
       seconds: number;
       left: number;
@@ -686,8 +688,8 @@ export interface Operations {
   logits: {
     params: Under & { sample: number };
     arrays: { logits: Float32Array };
-    /** Whether the output is probabilities already. */
-    meta: { names: string[]; probabilities: boolean };
+    /** Whether the output is probabilities already; of a language model, the token that they come after. */
+    meta: { names: string[]; probabilities: boolean; token?: number };
   };
   /** What a transformer would answer after each block: the most probable classes `[blocks, k]`. */
   lens: {
