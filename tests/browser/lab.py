@@ -118,7 +118,7 @@ class LabServer:
         ]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, env=variables, stdout=log, stderr=subprocess.STDOUT)
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 300  # a machine may have much else to do
         while not self._answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.close()
