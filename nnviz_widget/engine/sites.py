@@ -38,6 +38,7 @@ __all__ = [
     "heads_of",
     "module_of",
     "replace_first",
+    "split_heads",
 ]
 
 HEADS = "#heads"
@@ -102,7 +103,7 @@ def hang(modules: Mapping[str, nn.Module], site: str, visit: Visit, swap: Swap =
             if edit is None or not args:
                 return None
             with torch._C.DisableTorchFunction():
-                mixed = swap(args[0], lambda x: edit(_split(x, heads.count)).flatten(-2))
+                mixed = swap(args[0], lambda x: edit(split_heads(x, heads.count)).flatten(-2))
                 return (mixed, *args[1:])
 
         return modules[heads.path].register_forward_pre_hook(enter).remove
@@ -136,7 +137,7 @@ def _hang_whole(module: nn.Module, site: str, count: int, visit: Visit, swap: Sw
             turned = value.dim() == 3 and not attention.batch_first
             single = value.dim() == 2  # a sequence without a batch
             value = value.transpose(0, 1) if turned else value[None] if single else value
-            value = edit(_split(value, count)).flatten(-2)
+            value = edit(split_heads(value, count)).flatten(-2)
             value = value.transpose(0, 1) if turned else value[0] if single else value
             return F.linear(value, projection.weight, projection.bias)
 
@@ -146,7 +147,7 @@ def _hang_whole(module: nn.Module, site: str, count: int, visit: Visit, swap: Sw
     return module.register_forward_hook(leave, with_kwargs=True).remove
 
 
-def _split(value: Tensor, heads: int) -> Tensor:
+def split_heads(value: Tensor, heads: int) -> Tensor:
     """Return ``[..., heads, size]``; `Tensor.unflatten` says the same, without types."""
     return value.reshape(*value.shape[:-1], heads, value.shape[-1] // heads)
 

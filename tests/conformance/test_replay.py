@@ -364,6 +364,50 @@ def test_an_intervention_is_run_from_where_it_acts() -> None:
     assert torch.allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("kind", "config", "attention", "projection"),
+    [
+        ("gpt2", {"n_embd": 96, "n_layer": 2, "n_head": 24}, "h.1.attn", "h.1.attn.c_proj"),
+        (
+            "llama",
+            {**SMALL, "hidden_size": 96, "num_attention_heads": 24, "num_key_value_heads": 2},
+            "layers.1.self_attn",
+            "layers.1.self_attn.o_proj",
+        ),
+    ],
+)
+def test_heads_are_replayed_from_where_their_projection_reads_them(
+    kind: str, config: dict[str, int], attention: str, projection: str
+) -> None:
+    model, heads = language_model(kind, config), 24  # enough that a replay is planned for them
+    paths = [path for path, _ in model.named_modules()]
+    attention, projection = (
+        next(p for p in paths if p.endswith(end) and p) for end in (attention, projection)
+    )
+
+    def score(output: Any) -> Tensor:
+        return tensors_of(output)[0][1][:, -1, 3]
+
+    lost = torch.zeros(heads)
+    with torch.no_grad():
+        before = score(model(WORDS))
+        for head in range(heads):
+
+            def without(_: nn.Module, args: tuple[Tensor], head: int = head) -> tuple[Tensor]:
+                value = args[0].clone()
+                value[..., 4 * head : 4 * head + 4] = 0
+                return (value,)
+
+            handle = model.get_submodule(projection).register_forward_pre_hook(without)
+            lost[head] = before - score(model(WORDS))
+            handle.remove()
+    with Engine(model) as engine:
+        engine.debug = True
+        found = engine.knock_outs(WORDS, attention, heads=True, target=score)
+        assert found.recomputed.share < 0.8, str(found.recomputed)
+    assert torch.allclose(torch.tensor([found.effect(head) for head in range(heads)]), lost, atol=1e-5)
+
+
 def test_weights_that_moved_are_seen() -> None:
     model = seeded(lambda: demo.shapes().model)
     x = demo.shapes().inputs[:1]

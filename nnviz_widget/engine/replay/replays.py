@@ -17,8 +17,8 @@ from nnviz_widget.engine.interventions import current, within
 from nnviz_widget.engine.replay.patches import boxes_of
 from nnviz_widget.engine.replay.plan import Plan, UnsafeError, plan_of
 from nnviz_widget.engine.replay.run import Replay, matches
-from nnviz_widget.engine.sites import HEADS
-from nnviz_widget.errors import ModelError, OutOfMemoryError
+from nnviz_widget.engine.sites import HEADS, heads_of, split_heads
+from nnviz_widget.errors import InputError, ModelError, OutOfMemoryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from nnviz_widget.engine.attribution.task import Task
-    from nnviz_widget.engine.recording import Ref
+    from nnviz_widget.engine.recording import Op, Ref
     from nnviz_widget.engine.sites import Edit
 
 __all__ = ["UNFORESEEN", "Ledger", "Recomputed", "Replayed", "Replays"]
@@ -243,7 +243,7 @@ class Replayed:
         set_to: dict[Ref, Tensor] = {}
         self._seeds: tuple[Ref, ...]
         if task.embedded:
-            self._seeds = (self._site(plan, task.embedding),)
+            self._seeds = (_given_by(plan, task.embedding),)
             set_to = {self._seeds[0]: task.inputs[0]}
         else:
             places = {place: ref for ref, (_, place) in zip(plan.inputs, given, strict=True)}
@@ -259,6 +259,7 @@ class Replayed:
             set_to=set_to,
         )
         self._plan = plan
+        self._module = weakref.ref(module)
         #: What was compared with the whole model: variants of the input, or of these layers.
         self.checked: set[str] = set()
         with torch.no_grad(), within(()), task.uncounted():
@@ -270,14 +271,19 @@ class Replayed:
         """The (first) value that is explained."""
         return self._seeds[0]
 
-    @staticmethod
-    def _site(plan: Plan, site: str) -> Ref:
-        if site.partition("@")[0].endswith(HEADS):
+    def _site(self, site: str) -> tuple[Ref, int]:
+        """Return the value that stands at a site, and of how many heads it is the row; 0 where of none."""
+        path, _, call = site.partition("@")
+        module = self._module()
+        if not path.endswith(HEADS) or module is None:
+            return _given_by(self._plan, site), 0
+        try:
+            heads = heads_of(dict(module.named_modules()), path.removesuffix(HEADS))
+        except InputError as error:
+            raise UnsafeError(str(error)) from error
+        if heads.whole:
             raise UnsafeError("heads are inside one operation")
-        ref = plan.refs.get(site)
-        if ref is None:
-            raise UnsafeError(f"{site} is nothing that an operation gave")
-        return ref
+        return _given_to(self._plan, f"{heads.path}@{call}" if call else heads.path), heads.count
 
     def refuse(self, node: str) -> None:
         """Raise UnsafeError where variants of the input (``"input"``) or of a layer cannot be replayed."""
@@ -285,9 +291,8 @@ class Replayed:
 
     def cover(self, node: str, changed: Sequence[Tensor], rows: Tensor) -> float:
         """Return about which part of a value variants change, in powers of two; 1 is all of it."""
-        seeds = self._seeds if node == "input" else (self._site(self._plan, node),)
         largest = 0.0
-        for seed, tensor in zip(seeds, changed, strict=True):
+        for seed, tensor in self._seeded(node, changed):
             if self._plan.batches.get(seed) != (0, 1) or tensor.dim() < 2:
                 return 1.0
             _, sizes = boxes_of(tensor, self.replay.base(seed), rows.tolist())
@@ -319,10 +324,9 @@ class Replayed:
             Raises where the work is no longer wanted.
         """
         edits = self._interventions()
-        seeds = self._seeds if node == "input" else (self._site(self._plan, node),)
-        for seed, tensor in zip(seeds, changed, strict=True):
+        for seed, tensor in self._seeded(node, changed):
             edits[seed] = _constant(tensor)
-        wanted = [self._site(self._plan, unit)] if unit else []
+        wanted = [_given_by(self._plan, unit)] if unit else []
         output, values = self.replay.run(rows.tolist(), edits, wanted, check=check)
         return values[0] if unit else output
 
@@ -330,17 +334,50 @@ class Replayed:
         """Return what the model gives for the samples, with the interventions in force."""
         return self.replay.run(range(self.replay.samples), self._interventions(), check=check)[0]
 
+    def _seeded(self, node: str, changed: Sequence[Tensor]) -> list[tuple[Ref, Tensor]]:
+        """Return what the variants of an input, or of a layer, are instead of which values."""
+        if node == "input":
+            return list(zip(self._seeds, changed, strict=True))
+        ref, heads = self._site(node)
+        return [(ref, changed[0].flatten(-2) if heads else changed[0])]
+
     def _changed(self, node: str) -> set[Ref]:
-        seeds = self._seeds if node == "input" else (self._site(self._plan, node),)
+        seeds = self._seeds if node == "input" else (self._site(node)[0],)
         return {*seeds, *self._interventions()}
 
     def _interventions(self) -> dict[Ref, Edit]:
         edits: dict[Ref, Edit] = {}
         for one in current():
-            ref = self._site(self._plan, one.site)
+            ref, heads = self._site(one.site)
+            edit = _of_heads(one, heads) if heads else one
             before = edits.get(ref)
-            edits[ref] = one if before is None else _after(before, one)
+            edits[ref] = edit if before is None else _after(before, edit)
         return edits
+
+
+def _given_by(plan: Plan, site: str) -> Ref:
+    """Return the value that a module gives."""
+    ref = plan.refs.get(site)
+    if ref is None:
+        raise UnsafeError(f"{site} is nothing that an operation gave")
+    return ref
+
+
+def _given_to(plan: Plan, site: str) -> Ref:
+    """Return the value that a module is given, and nobody else."""
+
+    def inside(op: Op) -> bool:
+        return op.node == site or op.node.startswith(f"{site}/")
+
+    ref = next((op.inputs[0] for op in plan.ops if inside(op) and op.inputs), None)
+    shared = any(ref in op.inputs and not inside(op) for op in plan.ops)
+    if ref is None or ref not in plan.batches or shared:
+        raise UnsafeError(f"what {site} is given is read by others too")
+    return ref
+
+
+def _of_heads(edit: Edit, heads: int) -> Edit:
+    return lambda tensor: edit(split_heads(tensor, heads)).flatten(-2)
 
 
 def _constant(tensor: Tensor) -> Edit:
