@@ -119,6 +119,29 @@ describe("painting live", () => {
     expect(live.rate.value?.fps).toBeLessThan(11);
   });
 
+  it("counts neither the time between strokes nor two answers in a row as the rate", async () => {
+    const { asked, draw, live } = page();
+    // A picture a second, each answered after 50 ms.
+    for (let turn = 0; turn < 6; turn++) {
+      draw(turn);
+      vi.advanceTimersByTime(50 - FRAME);
+      await asked.at(-1)?.answer("alone");
+      vi.advanceTimersByTime(FRAME);
+      vi.advanceTimersByTime(1000);
+    }
+    expect(live.rate.value?.fps).toBeGreaterThan(17);
+    expect(live.rate.value?.fps).toBeLessThan(32);
+    // One answer that takes half a second, and the next right after it: four a second, not sixty.
+    draw(7);
+    draw(8);
+    vi.advanceTimersByTime(484);
+    await asked.at(-2)?.answer("slow");
+    vi.advanceTimersByTime(FRAME);
+    await asked.at(-1)?.answer("behind it");
+    vi.advanceTimersByTime(FRAME);
+    expect(live.rate.value?.fps).toBeLessThan(16);
+  });
+
   it("runs the painted sample when the drawing rests, after the last answer is on the page", async () => {
     const { asked, draw, done, names } = page();
     draw(1);

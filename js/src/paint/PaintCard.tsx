@@ -97,7 +97,7 @@ function Meter({ live }: { live: Live }) {
     <output
       class="nn-soft nn-paint-meter"
       data-role="meter"
-      title={`from stroke to answer ${rate.trip.toFixed(0)} ms, of it ${rate.ms.toFixed(0)} ms in the kernel.${slow}`}
+      title={`answers shown in a second of drawing; from stroke to answer ${rate.trip.toFixed(0)} ms, of it ${rate.ms.toFixed(0)} ms in the kernel.${slow}`}
     >
       {rate.fps > 0 ? `${rate.fps.toFixed(0)} fps · ` : ""}
       {rate.ms.toFixed(0)} ms

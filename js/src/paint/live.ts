@@ -24,7 +24,7 @@ const STRIP_SIZE = 36;
 const MAX_SIDE = 64;
 
 export interface Rate {
-  /** Answers shown a second; 0 before there are two. */
+  /** Answers shown in a second of drawing; a hand that rests in between is no slow answer. */
   fps: number;
   /** From the picture to the answer on the page. */
   trip: number;
@@ -53,7 +53,10 @@ export class Live {
   private frame = 0;
   private sight: Sight = [];
   private looked = Number.NEGATIVE_INFINITY;
-  private times: number[] = [];
+  /** Milliseconds in which there was something to answer, up to now and at each answer shown of late. */
+  private worked = 0;
+  private readonly times = [0];
+  private since: number | null = null;
   private told = Number.NEGATIVE_INFINITY;
   private resting: ReturnType<typeof setTimeout> | undefined;
   private settling = false;
@@ -69,6 +72,7 @@ export class Live {
   ask(rgb: Uint8ClampedArray, base: number, rests = true): void {
     if (this.stopped) return;
     this.next = this.newest = { rgb, base, rests };
+    this.since ??= performance.now();
     clearTimeout(this.resting);
     if (this.settling) {
       this.settling = false;
@@ -115,6 +119,7 @@ export class Live {
       this.busy[lane] = false;
       if (this.next) this.pump();
       else if (!this.busy.includes(true)) this.restSoon();
+      if (!this.waiting && !this.arrived) this.since = null;
     }
   }
 
@@ -139,15 +144,20 @@ export class Live {
     this.count(performance.now() - arrived.started, arrived.reply.meta);
   }
 
+  /** Whether something that was drawn is still to be answered. */
+  private get waiting(): boolean {
+    return this.next !== null || this.busy.includes(true);
+  }
+
   private count(trip: number, meta: { ms: number; recorded: boolean; recomputed?: number }): void {
     const now = performance.now();
-    // A pause is no slow frame.
-    if (this.times.length > 0 && now - (this.times.at(-1) as number) > 500) this.times = [];
-    this.times.push(now);
+    this.worked += now - (this.since ?? now);
+    this.since = this.waiting ? now : null;
+    this.times.push(this.worked);
     if (this.times.length > METER_FRAMES) this.times.shift();
-    if (this.times.length > 2 && now - this.told < METER_MS) return;
+    if (now - this.told < METER_MS) return;
     this.told = now;
-    const span = now - (this.times[0] as number);
+    const span = this.worked - (this.times[0] as number);
     const fps = span > 0 ? (1000 * (this.times.length - 1)) / span : 0;
     this.rate.value = { fps, trip, ms: meta.ms, recorded: meta.recorded, share: meta.recomputed ?? 1 };
   }
