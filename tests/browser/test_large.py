@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -89,3 +90,44 @@ def test_the_page_works_where_workers_are_forbidden(strict_lab):
     assert page.evaluate("violations") == []
     assert strict_lab.page_errors == []
     notebook.close()
+
+
+DRAG = """
+    async stage => {
+        const {left, top, width, height} = stage.getBoundingClientRect();
+        const say = (type, at) => (type === 'mousedown' ? stage : window).dispatchEvent(new MouseEvent(type, {
+            bubbles: true, cancelable: true, view: window, button: 0,
+            clientX: left + width / 2 + at, clientY: top + height / 2 + at,
+        }));
+        const frame = () => new Promise(resolve => requestAnimationFrame(resolve));
+        say('mousedown', 0);
+        for (let at = 1; at <= 20; at++) { say('mousemove', at); await frame(); }
+        say('mouseup', 20);
+    }
+"""
+
+
+def test_while_it_is_dragged_chromium_moves_the_drawing_and_does_not_layer_it_anew(lab):
+    notebook = lab.open([EXPLORE.format(model="Wide(8, 26)")])
+    notebook.run()
+    page = ExplorerPage(notebook)
+    page.wait("ready")
+    page.nodes.first.wait_for()
+    stage = page.root.locator(".nn-stage")
+    # The control: the same drag without the animation that tells Chromium what will move.
+    page.page.evaluate(
+        "() => { window.animate = Element.prototype.animate; delete Element.prototype.animate; }"
+    )
+    assert layered(page, stage) >= 15
+    page.page.evaluate("() => void (Element.prototype.animate = window.animate)")
+    assert layered(page, stage) <= 5
+
+
+def layered(page, stage):
+    """Return how often Chromium put the page into layers during a drag of 20 frames."""
+    page.root.locator('.nn-world:not([style*="will-change"])').wait_for(state="attached")  # at rest
+    browser = page.page.context.browser
+    browser.start_tracing(page=page.page, categories=["blink", "cc"])
+    stage.evaluate(DRAG)
+    events = json.loads(browser.stop_tracing())["traceEvents"]
+    return sum(event["name"] == "PaintArtifactCompositor::Update" for event in events)
