@@ -115,6 +115,11 @@ def test_curves_of_a_network_equal_a_loop_over_pixels(model: nn.Module, engine: 
                     y.append(float(model(picture[None]).softmax(1)[0, 2]))
             _, curves = table.curve_readings[metric]["saliency"]
             np.testing.assert_allclose(curves[sample], y, rtol=1e-4, atol=1e-6)
+    told = table.recomputed
+    assert told is not None
+    assert 0 < told.share <= 1
+    assert told.share < 1 or told.note  # why all of the model ran
+    assert engine.evaluate(found, "agreement").recomputed is None  # nothing was asked of the model
 
 
 def test_pixel_flipping_is_the_mean_fall_of_the_score_on_noise(model: nn.Module, engine: Engine) -> None:

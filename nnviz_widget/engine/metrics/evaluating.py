@@ -241,6 +241,7 @@ class EvaluationStream(Stream[Evaluation]):
             forward_passes=task.passes.forward_passes,
             backward_passes=task.passes.backward_passes,
             seconds=self.seconds,
+            recomputed=task.recomputed,
         )
 
     def _release(self) -> None:

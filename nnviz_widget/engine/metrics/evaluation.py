@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nnviz_widget.engine.metrics.registry import MetricInfo
+    from nnviz_widget.engine.replay.replays import Recomputed
 
 __all__ = ["Curve", "Evaluation"]
 
@@ -71,6 +72,9 @@ class Evaluation:
         Samples that went through the model for it.
     seconds : float
         Wall time spent in the engine.
+    recomputed : Recomputed or None
+        How much of the model ran for the variants that the metrics asked about (curves, perturbations); None
+        where they asked about none, and for a table over a dataset.
     """
 
     metrics: list[MetricInfo]
@@ -86,6 +90,7 @@ class Evaluation:
     forward_passes: int = 0
     backward_passes: int = 0
     seconds: float = 0.0
+    recomputed: Recomputed | None = None
 
     @property
     def rows(self) -> list[dict[str, Any]]:
