@@ -158,6 +158,8 @@ def test_the_changed_network_stands_beside_itself_as_it_is(explorer):
     panel = explorer.root.locator('[data-panel="compare"]')
     panel.locator('.nn-compare-side[data-side="B"]').get_by_text("as it is").wait_for()
     settled(explorer, "stem.relu")
+    panel.locator('[role="option"][data-layer="stem.norm"][data-value="0"]').wait_for()  # of B − A
+    panel.get_by_role("button", name="CKA", exact=True).click()
     panel.locator('[role="option"][data-layer="stem.norm"][data-value="1"]').wait_for()
     relu = panel.locator('[role="option"][data-layer="stem.relu"]')
     expected = explorer.notebook.python(
