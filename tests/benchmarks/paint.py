@@ -99,7 +99,10 @@ def forwards(model: nn.Module, row: Tensor) -> Callable[[], None]:
 
 
 def painted_in_a_page(seconds: float = 4.0) -> float:
-    """Draw with a pointer on the demo network for a while; returns the rate that the page's meter shows."""
+    """Draw with a pointer on the demo network for a while; returns the rate that the page's meter shows.
+
+    These are answers that were shown, over the time in which something drawn was still to be answered.
+    """
     with lab_session() as lab:
         notebook = lab.open([SHAPES])
         notebook.run(0)
