@@ -122,7 +122,7 @@ def test_a_table_with_two_controls_says_how_far_to_trust_them(page):
         wait_card(page, method)
     page.root.get_by_role("button", name="How far to trust them").click()
     table = page.root.locator('.nn-judge[data-running="false"] table')
-    table.wait_for()
+    table.wait_for(timeout=90_000)  # hundreds of passes of the network
     controls = [row.get_attribute("data-row") for row in table.locator('tr[data-control="true"]').all()]
     assert controls == ["random", "center"]
     card(page, "saliency").locator('[data-role="sanity"]').wait_for()
