@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from nnviz_widget.engine.attribution.task import Task
     from nnviz_widget.engine.jobs import CancelToken
 
-VARIANTS = 120
-CHUNK = 30
+VARIANTS = 200
+CHUNK = 50
 
 
 class Subject(NamedTuple):
