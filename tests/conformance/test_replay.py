@@ -221,7 +221,7 @@ def test_a_result_says_how_much_was_computed(samples: int) -> None:
         found = engine.attribute(x, "occlusion", target=1, sliding_window_shapes=16, strides=16)
     assert found.recomputed is not None
     assert 0.3 < found.recomputed.share < 0.9
-    assert 0 < found.recomputed.operations < found.recomputed.total
+    assert 0 < found.recomputed.operations <= found.recomputed.total
     assert found.recomputed.note == ""
     assert str(found.recomputed).startswith("recomputed ")
     with Engine(model) as engine:
