@@ -1,4 +1,4 @@
-"""Convolutions of a replay, with what follows folded in, are those of the model; strokes add up."""
+"""Convolutions of a replay are those of the model, with what follows folded in or not; strokes add up."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def painted(x: Tensor, at: int, value: float) -> Tensor:
 
 @pytest.mark.parametrize("inplace", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_folded_convolutions_give_what_the_model_gives(kind: str, inplace: bool) -> None:
+def test_convolutions_with_weights_in_order_give_what_the_model_gives(kind: str, inplace: bool) -> None:
     model, x = stage(kind, inplace=inplace)
     replay = replay_of(model, x)
     variants = torch.cat([painted(x, at, value) for at, value in ((0, 2.0), (3, -1.0), (5, 0.5))])
@@ -65,7 +65,7 @@ def test_folded_convolutions_give_what_the_model_gives(kind: str, inplace: bool)
 
 
 @pytest.mark.parametrize("layer", ["stem.0", "stem.1", "stem.2", "grouped", "norm"])
-def test_a_value_inside_a_fold_can_be_changed_and_be_asked_for(layer: str) -> None:
+def test_a_value_behind_a_convolution_can_be_changed_and_be_asked_for(layer: str) -> None:
     model, x = stage()
     replay = replay_of(model, x)
     ref = replay.plan.refs[layer]

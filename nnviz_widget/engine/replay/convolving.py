@@ -3,8 +3,8 @@
 oneDNN computes with weights in blocks, and torch puts them into blocks at each call. With a large batch that
 is lost in the work; with one variant, of which perhaps a corner is computed, it is most of it: half of the
 time of the last stage of ResNet-18, nine tenths of that of a corner of 8 by 8. Within a replay weights do not
-change, so they are put in order once. A batch norm that follows is a part of them then, and a ReLU is one of
-the call. Values have their channels innermost, as the library takes them.
+change, so they are put in order once. Where strokes are followed, a batch norm behind them is a part of them,
+and a ReLU one of the call. Values have their channels innermost, as the library takes them.
 """
 
 from __future__ import annotations

@@ -187,7 +187,7 @@ class Flow:
 
     def _convolved(self, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
         """Run a convolution with what follows folded in; None where torch is to run it alone."""
-        tail = self._route.tails.get(op.index, ())
+        tail = self._tail(op)
         made = self.replay.kernels.run(op, args, kwargs, tail)
         if made is not None:
             self._folded.update(follower.index for follower in tail)
@@ -266,8 +266,12 @@ class Flow:
 
     def _last(self, op: Op) -> Op:
         """Return the last of the operations that ran with this one."""
-        tail = self._route.tails.get(op.index)
+        tail = self._tail(op)
         return tail[-1] if tail and tail[-1].index in self._folded else op
+
+    def _tail(self, op: Op) -> list[Op]:
+        # Of frames that fly by, not of numbers that are kept: what is folded in rounds otherwise.
+        return self._route.tails.get(op.index, []) if self._through else []
 
 
 def apply(op: Op, args: tuple[Any, ...], kwargs: dict[str, Any], *, inplace: bool = False) -> list[Tensor]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -52,7 +52,7 @@ class Route:
     read : set of Ref
         Values whose unchanged ones may be read on the way; of what varies, too, around each box.
     tails : dict of int to list of Op
-        What is computed along with a convolution (`Kernels.tail`).
+        What is computed along with a convolution, where strokes are followed (`Kernels.tail`).
     """
 
     order: list[int]
@@ -286,8 +286,7 @@ class Replay:
         """Return every value that another value of the first sample changes, and leave all as it is."""
         found: dict[Ref, Patch | Tensor] = {}
         with torch.no_grad():
-            route = replace(self._route(frozenset([seed]), self.plan.outputs), tails={})  # all of them
-            flow = Flow(self, [0], route, lambda: None)
+            flow = Flow(self, [0], self._route(frozenset([seed]), self.plan.outputs), lambda: None)
             flow.follow(seed, value, found.__setitem__)
         return found
 
