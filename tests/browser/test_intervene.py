@@ -65,18 +65,23 @@ def bars(page):
     return {index: number(text.replace("%", "").strip("<> ")) for index, text in rows}
 
 
+def wait_for(page, read, same, expected):
+    """Wait until what is read off the page is what is expected."""
+    for _ in range(200):
+        if same(found := read()):
+            return
+        page.page.wait_for_timeout(50)
+    raise AssertionError((found, expected))
+
+
 def wait_bars(page, call):
     """Wait until the bars are what a plain hook gives."""
     expected = page.notebook.python(call, setup=REFERENCE)
 
-    def same():
-        return all(abs(value - expected[index]) < 0.6 for index, value in bars(page).items())
+    def same(found):
+        return all(abs(value - expected[index]) < 0.6 for index, value in found.items())
 
-    for _ in range(100):
-        if same():
-            return
-        page.page.wait_for_timeout(50)
-    raise AssertionError((bars(page), expected))
+    wait_for(page, lambda: bars(page), same, expected)
 
 
 def test_the_bars_are_those_of_the_changed_network_and_go_back(page):
@@ -134,11 +139,8 @@ def mean(page):
 
 
 def wait_mean(page, expected):
-    for _ in range(100):
-        if mean(page) == pytest.approx(expected, abs=6e-4 * max(1, abs(expected))):
-            return
-        page.page.wait_for_timeout(50)
-    raise AssertionError((mean(page), expected))
+    close = pytest.approx(expected, abs=6e-4 * max(1, abs(expected)))
+    wait_for(page, lambda: mean(page), lambda found: found == close, expected)
 
 
 def test_the_whole_page_shows_the_changed_network_and_goes_back(page):
@@ -237,12 +239,12 @@ def own(unit):
 
 def wait_number(page, locator, expected, rel=2e-3):
     """Wait until an element tells this number, as its last one."""
-    for _ in range(200):
-        words = locator.inner_text().split() if locator.count() else []
-        if words and number(words[-1]) == pytest.approx(expected, rel=rel, abs=1e-5):
-            return
-        page.page.wait_for_timeout(50)
-    raise AssertionError((words, expected))
+    close = pytest.approx(expected, rel=rel, abs=1e-5)
+
+    def words():
+        return locator.inner_text().split() if locator.count() else []
+
+    wait_for(page, words, lambda found: bool(found) and number(found[-1]) == close, expected)
 
 
 def test_numbers_colours_and_attributions_follow_the_changed_network_and_go_back(page):

@@ -140,7 +140,7 @@ class Kernels:
         if op.name not in _AXES or op.kind != "call":
             return False
         given = {**dict(zip(CONVOLUTION.split(), op.args, strict=False)), **op.kwargs}
-        refs = [ref for ref in (given["weight"], given.get("bias")) if ref is not None]
+        refs = [given.get("weight"), *([given["bias"]] if given.get("bias") is not None else [])]
         if not self._states(refs) or isinstance(given.get("padding", 0), str):
             return False
         tensors = [self._base(ref) for ref in refs]
