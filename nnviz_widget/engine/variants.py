@@ -99,7 +99,7 @@ def outcomes(
     found : Tensor
         Detached, in the precision of the model.
     """
-    way = _Way(task, variants, max(of, len(variants)))
+    way = _Way(task, variants, max(of, len(variants)), first)
 
     def work(start: int, stop: int) -> Tensor:
         rows, changed = variants.rows[start:stop], variants.make(start, stop)
@@ -112,30 +112,39 @@ def outcomes(
 class _Way:
     """How variants are run: replayed, or in full; the faster of the two, as it turns out."""
 
-    def __init__(self, task: Task, variants: Variants, total: int) -> None:
-        self._task, self._node = task, variants.node
+    def __init__(self, task: Task, variants: Variants, total: int, first: int) -> None:
+        self._task, self._variants, self._total = task, variants, total
+        self._node = variants.node
         self._whole, self._part = f"variants of {variants.node}", f"replay of {variants.node}"
         self._replayed: Replayed | None = None
-        self._chunks = 0
+        self._chunks = self._done = 0
         self._replaying = False
         self._short: bool | None = None if variants.node != "input" and task.samples == 1 else False
-        if not len(variants):
-            return
-        try:
-            self._replayed = task.replayed(variants.node, known=total < _FEW)
-            if self._replayed is not None:
-                two = min(2, len(variants))
-                cover = self._replayed.cover(variants.node, variants.make(0, two), variants.rows[:two])
-                self._part += f", {cover:.1e}"
-                if cover >= 1 and variants.node == "input":
-                    self._replayed = None  # everything differs: there is nothing to save
-        except UnsafeError as error:
-            task.ran_in_full(why=str(error))
+        #: After how many variants it is looked how they could be replayed: making a plan takes passes, and
+        #: somebody who watches is not to wait for these too. None once that is done.
+        self._begin: int | None = first if task.watched and not task.debug and first < total else 0
 
     def kind(self) -> str:
         """Choose the way of the next chunk; returns what its size is remembered by."""
+        if self._begin is not None and (self._done >= self._begin or self._task.planned):
+            self._begin = None
+            self._task.ran_in_full(self._done)
+            self._prepare()
         self._replaying = self._replayed is not None and (self._task.debug or self._faster())
         return self._part if self._replaying else self._whole
+
+    def _prepare(self) -> None:
+        variants, node = self._variants, self._node
+        try:
+            self._replayed = self._task.replayed(node, known=self._total < _FEW)
+            if self._replayed is not None:
+                two = min(2, len(variants))
+                cover = self._replayed.cover(node, variants.make(0, two), variants.rows[:two])
+                self._part += f", {cover:.1e}"
+                if cover >= 1 and node == "input":
+                    self._replayed = None  # everything differs: there is nothing to save
+        except UnsafeError as error:
+            self._task.ran_in_full(why=str(error))
 
     def _faster(self) -> bool:
         part, whole = self._task.known(self._part), self._task.known(self._whole)
@@ -152,8 +161,11 @@ class _Way:
         """Return scores and output of variants."""
         task, replayed = self._task, self._replayed
         if not self._replaying or replayed is None:
-            task.ran_in_full(len(rows))
-            return self._full(changed, rows)
+            if self._begin is None:
+                task.ran_in_full(len(rows))
+            found = self._full(changed, rows)
+            self._done += len(rows)
+            return found
         try:
             found = task.replay(replayed, self._node, changed, rows)
         except torch.OutOfMemoryError:

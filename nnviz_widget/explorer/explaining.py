@@ -207,7 +207,13 @@ def _table(found: Evaluation) -> dict[str, Any]:
         name: {row: {"x": list(map(float, c.x)), "y": list(map(float, c.y))} for row, c in of.items()}
         for name, of in found.curves.items()
     }
-    return {"rows": rows, "curves": curves, "notes": list(found.notes), "progress": found.progress}
+    return {
+        "rows": rows,
+        "curves": curves,
+        "notes": list(found.notes),
+        "progress": found.progress,
+        "recomputed": saved(found.recomputed),
+    }
 
 
 def _shown(info: MethodInfo, found: Attribution) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

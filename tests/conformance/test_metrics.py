@@ -561,6 +561,9 @@ def test_a_data_set_gives_what_its_batches_give_together(model: nn.Module, engin
     np.testing.assert_allclose(column(table, "own", "deletion"), column(table, "ours", "deletion"), rtol=1e-4)
     assert table.targets == y.tolist()
     assert table.rows[0]["samples"] == 5
+    assert table.recomputed is not None
+    assert 0 < table.recomputed.share <= 1
+    assert table.recomputed.variants == 5 * 5 * len(table.rows)  # of every sample and row, five points
     of_class = table.by_class
     assert list(of_class) == [0, 1, 2]
     mean = column(table, "ours", "deletion")[[1, 3]].mean()

@@ -238,6 +238,24 @@ def test_a_result_says_how_much_was_computed(samples: int) -> None:
         assert engine.attribute(x, "saliency", target=1).recomputed is None
 
 
+def test_who_watches_sees_something_before_a_plan_is_made() -> None:
+    x, model = image(1, 128), vision("resnet18")
+    ran: list[int] = []
+    model.conv1.register_forward_hook(lambda _, __, output: ran.append(len(output)))
+    with Engine(model) as engine:
+        options = {"target": 1, "sliding_window_shapes": 16, "strides": 8}
+        ran.clear()
+        stream = engine.stream(x, "occlusion", **options)
+        first = next(stream)
+        assert first.recomputed is None  # not known yet
+        assert sum(ran) <= 2 + 4  # the sample, twice, and the first windows; nothing is recorded for a plan
+        *_, last = stream
+        found = engine.attribute(x, "occlusion", **options)
+    assert last.recomputed is not None
+    assert last.recomputed.share < 0.9
+    assert torch.allclose(last.values, found.values, rtol=1e-4, atol=1e-5 * float(found.values.abs().max()))
+
+
 class Deciding(nn.Module):
     """Where to go is decided by the sum of what was computed."""
 

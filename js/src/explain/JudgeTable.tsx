@@ -1,6 +1,7 @@
 // How far to trust the maps: one table, always with two rows that know nothing of the model, and the curves behind it.
 
 import { short } from "../maps/format";
+import { RecomputedShare } from "../maps/Recomputed";
 import { title } from "./ExplainCard";
 import type { Judging } from "./judging";
 
@@ -84,7 +85,8 @@ export function JudgeTable({ judging }: { judging: Judging }) {
           </div>
           <p class="nn-soft">
             ↑ higher is better, ↓ lower is better. The rows random and center know nothing of the model: a map
-            that is no better than they are tells nothing. {table.value.notes.join(" ")}
+            that is no better than they are tells nothing. {table.value.notes.join(" ")}{" "}
+            <RecomputedShare of={table.value.recomputed} />
           </p>
           <div class="nn-judge-curves">
             {Object.entries(table.value.curves).map(([name, rows]) => (

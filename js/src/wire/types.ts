@@ -162,6 +162,7 @@ export interface Table {
   curves: Record<string, Record<string, { x: number[]; y: number[] }>>;
   notes: string[];
   progress: number;
+  recomputed?: Recomputed | null;
 }
 
 /** A method of attribution. */

@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from nnviz_widget.engine.attribution.arguments import Arguments
 from nnviz_widget.engine.attribution.baselines import baseline_of
 from nnviz_widget.engine.attribution.chunks import Chunks, Sizes
 from nnviz_widget.engine.attribution.targets import Target, scores_of
 from nnviz_widget.engine.interventions import current
 from nnviz_widget.engine.recorder import record
-from nnviz_widget.engine.recording import tensors_of
 from nnviz_widget.engine.replay.plan import UnsafeError
 from nnviz_widget.engine.replay.replays import UNFORESEEN, Ledger
 from nnviz_widget.engine.sites import first_tensor
@@ -99,23 +98,12 @@ class Task:
         self._sizes = sizes if sizes is not None else Sizes()
         self._replays = replays
         self._ledger = Ledger()
-        self._leaves, self._spec = tree_flatten(((*args, *extra), dict(kwargs)))
-        explainable = len(tree_flatten((args, dict(kwargs)))[0]) if not kwargs else len(self._leaves)
-        tensors = [leaf for leaf in self._leaves if isinstance(leaf, Tensor) and leaf.dim()]
-        if not tensors:
-            raise InputError("There is no tensor with a batch axis among the inputs.")
-        self.samples = int(tensors[0].shape[0])
+        self._arguments = Arguments(args, kwargs, extra)
+        self.samples = self._arguments.samples
         self.every = torch.arange(self.samples)
-        self._at = [
-            i
-            for i, leaf in enumerate(self._leaves)
-            if i < explainable and self._batched(leaf) and leaf.is_floating_point()
-        ]
-        self._embedding = "" if self._at else self._find_embedding()
+        self.inputs = self._arguments.explained
+        self._embedding = "" if self.inputs else self._find_embedding()
         self.embedded = bool(self._embedding)
-        self.inputs: tuple[Tensor, ...]
-        if self._at:
-            self.inputs = tuple(self._leaves[i].detach() for i in self._at)
         for dtype in {x.dtype for x in self.inputs} & {torch.float16, torch.bfloat16}:
             self.caution(
                 f"The model computes with {'two' if dtype == torch.bfloat16 else 'three'} digits "
@@ -168,14 +156,10 @@ class Task:
         rows : int
             So often the first sample; 0 for the unchanged samples.
         """
-        leaves = self._leaves
-        if rows:
-            first = torch.zeros(rows, dtype=torch.long)
-            leaves = [x.index_select(0, first.to(x.device)) if self._batched(x) else x for x in leaves]
-        else:
+        if not rows:
             self.passes.forward_passes += self.samples
-        args, kwargs = tree_unflatten(leaves, self._spec)
-        return record(self.passes.module, tuple(args), dict(kwargs), keep=None, token=self.passes.token)
+        args, kwargs = self._arguments.repeated(rows) if rows else self._arguments.call()
+        return record(self.passes.module, args, kwargs, keep=None, token=self.passes.token)
 
     def output(self) -> Any:
         """Return what the model gives for the unchanged samples, without a graph."""
@@ -311,29 +295,21 @@ class Task:
     @property
     def context(self) -> tuple[Tensor, ...]:
         """The tensors that the model is given and that are not explained."""
-        return tuple(
-            leaf for i, leaf in enumerate(self._leaves) if isinstance(leaf, Tensor) and i not in self._at
-        )
+        return self._arguments.context
 
     def given(self) -> list[tuple[Tensor, int]]:
-        """List the tensors that the model is given, each once, as a recording counts them.
-
-        Returns
-        -------
-        list of (Tensor, int)
-            With the number of the input that is explained, or -1.
-        """
-        args, kwargs = tree_unflatten(self._leaves, self._spec)
-        explained = {id(self._leaves[i]): place for place, i in enumerate(self._at)}
-        found: dict[int, tuple[Tensor, int]] = {}
-        for _, tensor in [*tensors_of(args), *tensors_of(kwargs)]:
-            found.setdefault(id(tensor), (tensor, explained.get(id(tensor), -1)))
-        return list(found.values())
+        """List the tensors that the model is given (`Arguments.listed`)."""
+        return self._arguments.listed()
 
     @property
     def debug(self) -> bool:
         """Whether some of all that is replayed is compared with the whole model."""
         return self._replays is not None and self._replays.debug
+
+    @property
+    def planned(self) -> bool:
+        """Whether it is known how variants are replayed, or that they can not be."""
+        return self._replays is None or self._replays.known(self)
 
     def replayed(self, node: str, *, known: bool = False) -> Replayed | None:
         """Return what runs variants of the input, or of a layer, only where they differ.
@@ -350,7 +326,7 @@ class Task:
         UnsafeError
             Such variants must be run in full; the text says why.
         """
-        if self._replays is None or (known and not self._replays.known(self)):
+        if self._replays is None or (known and not self.planned):
             return None
         found = self._replays.of(self)
         found.refuse(node)
@@ -528,9 +504,7 @@ class Task:
             if self._embedding:
                 other._embedding = other._find_embedding()
         if tensors is not None:
-            other._leaves = list(self._leaves)
-            for i, tensor in zip(self._at, tensors, strict=False):
-                other._leaves[i] = tensor
+            other._arguments = self._arguments.instead(tensors)
             other.inputs = tuple(tensor.detach() for tensor in tensors)
         return other
 
@@ -540,9 +514,6 @@ class Task:
             self.cautions.append(text)
 
     # -- inside ---------------------------------------------------------------------------------------------
-
-    def _batched(self, leaf: Any) -> bool:
-        return isinstance(leaf, Tensor) and leaf.dim() > 0 and leaf.shape[0] == self.samples
 
     def _run(
         self,
@@ -555,18 +526,11 @@ class Task:
         unit: bool = True,
     ) -> tuple[Any, list[Tensor]]:
         edits = dict(edits or {})
-        leaves = list(self._leaves)
-        same = rows is self.every
-        for i, leaf in enumerate(leaves):
-            if not same and self._batched(leaf) and i not in self._at:
-                leaves[i] = leaf.index_select(0, rows.to(leaf.device))
-        for i, tensor in zip(self._at, tensors, strict=False):
-            leaves[i] = tensor
         if self._embedding:
             own = edits.get(self._embedding)
             # A copy: the model may add positions to it in place.
             edits[self._embedding] = lambda _: tensors[0].clone() if own is None else own(tensors[0])
-        args, kwargs = tree_unflatten(leaves, self._spec)
+        args, kwargs = self._arguments.instead(tensors).call(None if rows is self.every else rows)
         if self._unit is None or not unit:
             return self.passes.forward(args, kwargs, len(rows), read=read, edits=edits, grad=grad)
         wanted = [*read, self._unit]
@@ -597,7 +561,7 @@ class Task:
         """Find the embedding layer that looks up the first whole-number input, and what it gives."""
         module = self.passes.module
         layers = {path: part for path, part in module.named_modules() if isinstance(part, nn.Embedding)}
-        given = [leaf for leaf in self._leaves if self._batched(leaf)]
+        given = self._arguments.with_rows
         found: dict[str, Tensor] = {}
         handles = []
 
@@ -611,7 +575,7 @@ class Task:
 
         try:
             handles = [part.register_forward_hook(note(path)) for path, part in layers.items()]
-            args, kwargs = tree_unflatten(self._leaves, self._spec)
+            args, kwargs = self._arguments.call()
             self.passes.forward(args, kwargs, self.samples)
         finally:
             for handle in handles:

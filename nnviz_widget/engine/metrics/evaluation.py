@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from nnviz_widget.engine.metrics.controls import CONTROLS
+from nnviz_widget.engine.replay.replays import Recomputed
 from nnviz_widget.errors import NNVizError
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nnviz_widget.engine.metrics.registry import MetricInfo
-    from nnviz_widget.engine.replay.replays import Recomputed
 
 __all__ = ["Curve", "Evaluation"]
 
@@ -74,7 +74,7 @@ class Evaluation:
         Wall time spent in the engine.
     recomputed : Recomputed or None
         How much of the model ran for the variants that the metrics asked about (curves, perturbations); None
-        where they asked about none, and for a table over a dataset.
+        where they asked about none.
     """
 
     metrics: list[MetricInfo]
@@ -286,6 +286,7 @@ def joined(parts: Iterable[Evaluation]) -> Evaluation:
         forward_passes=sum(p.forward_passes for p in parts),
         backward_passes=sum(p.backward_passes for p in parts),
         seconds=sum(p.seconds for p in parts),
+        recomputed=Recomputed.of_all(p.recomputed for p in parts),
     )
 
 

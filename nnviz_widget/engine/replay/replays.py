@@ -21,7 +21,7 @@ from nnviz_widget.engine.sites import HEADS, heads_of, split_heads
 from nnviz_widget.errors import InputError, ModelError, OutOfMemoryError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from torch import nn
 
@@ -49,12 +49,26 @@ class Recomputed:
         How many of the model's operations ran for the last variants, in whole or in part, and of how many.
     note : str
         Why all of it ran, where that is so and could have been otherwise; else empty.
+    variants : int
+        How many there were.
     """
 
     share: float
     operations: int
     total: int
     note: str = ""
+    variants: int = 0
+
+    @classmethod
+    def of_all(cls, parts: Iterable[Recomputed | None]) -> Recomputed | None:
+        """Return the sum of several runs of one model; None where none of them had variants."""
+        known = [part for part in parts if part is not None]
+        if not known:
+            return None
+        count = sum(part.variants for part in known)
+        share = sum(part.share * part.variants for part in known) / max(count, 1)
+        note = next((part.note for part in known if part.note), "")
+        return cls(share, known[-1].operations, known[-1].total, note, count)
 
     def __str__(self) -> str:
         told = f"recomputed {self.share:.0%}"
@@ -206,10 +220,12 @@ class Ledger:
     def told(self) -> Recomputed | None:
         """Return the sum; None where there were no variants."""
         if not self._replayed:
-            return Recomputed(1.0, self._total, self._total, self.note or _FASTER) if self._full else None
+            if not self._full:
+                return None
+            return Recomputed(1.0, self._total, self._total, self.note or _FASTER, self._full)
         each = self._whole / self._replayed
         share = (self._flops + self._full * each) / max(self._whole + self._full * each, 1.0)
-        return Recomputed(share, self._operations, self._total, self.note)
+        return Recomputed(share, self._operations, self._total, self.note, self._replayed + self._full)
 
 
 class Replayed:
