@@ -3,7 +3,7 @@ import { graphOf, nextMatch, releaseGraph } from "../src/graph/controller";
 import { buildHierarchy, canOpen, countClosed, drawnItems, type Item } from "../src/graph/hierarchy";
 import { openAtFirst } from "../src/graph/opening";
 import { read } from "../src/graph/reading";
-import { findIds } from "../src/graph/search";
+import { findIds, prepareSearch } from "../src/graph/search";
 import { categoryOf, formOf, hintOf, labelOf, nameOf, outputShape, timesOf } from "../src/graph/words";
 import type { Store } from "../src/state/store";
 import type { Graph } from "../src/state/synced";
@@ -319,6 +319,19 @@ describe("search", () => {
     expect(found(resnet(), "/^layer[12]$/")).toEqual(["layer1", "layer2"]);
     expect(found(resnet(), "/(")).toEqual([]);
     expect(found(resnet(), "")).toEqual([]);
+  });
+
+  it("gets ready in short steps, and answers all the same when it is asked before that has ended", () => {
+    const graph = flat(1000);
+    const reading = read(graph);
+    const steps = prepareSearch(reading);
+    steps.next();
+    expect(steps.next().done).toBe(false);
+    const all = graph.nodes.filter(({ op }) => op === "add").map(({ id }) => id);
+    expect(all.length).toBeGreaterThan(300);
+    expect(findIds(reading, "add")).toEqual(all);
+    expect(steps.next().done).toBe(true);
+    expect(findIds(reading, "add")).toEqual(all);
   });
 });
 

@@ -11,15 +11,15 @@ import type { Direction, DrawnBox, Segment } from "./layout";
 import { beside, type Lit, light, neighbours, type Side } from "./near";
 import { openAtFirst, outOfFolds, withOnlyChildren } from "./opening";
 import { Picture } from "./picture";
-import { countInside, findIds } from "./search";
+import { countInside, findIds, prepareSearch } from "./search";
+import { inSlices } from "./slices";
 import { cardsInSight, goesOn, whereFailed } from "./steady";
 import { centred, close, home, inSight, type Size, scaled, type Viewport, whole } from "./viewport";
 import { nameOf } from "./words";
 
 const SETTLE_MS = 400;
-/** Graphs of so many nodes come to the screen in steps; how long steps are taken in one task. */
+/** Graphs of so many nodes come to the screen in steps. */
 const LARGE = 2000;
-const SLICE_MS = 8;
 
 const DARK: Lit = { segments: new Set(), near: new Set() };
 
@@ -48,7 +48,7 @@ export class GraphController extends Picture {
   private own: string | null = null;
   private readonly glider = new Glider(this.viewport);
   private later: ReturnType<typeof setTimeout> | undefined;
-  private coming: ReturnType<typeof setTimeout> | undefined;
+  private stopComing: () => void = () => undefined;
   private readonly undo: Array<() => void> = [];
 
   constructor(readonly store: Store) {
@@ -86,16 +86,23 @@ export class GraphController extends Picture {
   private follow(): void {
     const { view, synced } = this.store;
     const placed = computed(() => this.pane.value.width > 0);
+    const searched = computed(() => view.search.value !== null);
     const failed = computed(() => this.hierarchy.value && whereFailed(this.hierarchy.value.graph));
     this.undo.push(
       effect(() => {
         const graph = synced.graph.value;
-        clearTimeout(this.coming);
+        this.stopComing();
         if (graph) untracked(() => this.welcome(graph));
       }),
       effect(() => {
         void view.search.value;
         this.match.value = -1;
+      }),
+      effect(() => {
+        // What is searched is written down while the field waits for its first letter.
+        const hierarchy = this.hierarchy.value;
+        if (searched.value && hierarchy) return inSlices(prepareSearch(hierarchy.reading));
+        return undefined;
       }),
       effect(() => {
         // A layer chosen elsewhere comes into sight.
@@ -128,17 +135,7 @@ export class GraphController extends Picture {
       this.take(graph);
       return;
     }
-    const steps = growSlowly(graph);
-    const next = () => {
-      const end = performance.now() + SLICE_MS;
-      while (performance.now() < end) {
-        if (!steps.next().done) continue;
-        this.take(graph);
-        return;
-      }
-      this.coming = setTimeout(next);
-    };
-    this.coming = setTimeout(next);
+    this.stopComing = inSlices(growSlowly(graph), () => this.take(graph));
   }
 
   /** A graph of the same structure keeps everything; another one keeps what it can. */
@@ -182,7 +179,7 @@ export class GraphController extends Picture {
     this.glider.stop();
     this.cone.stop();
     clearTimeout(this.later);
-    clearTimeout(this.coming);
+    this.stopComing();
     for (const step of this.undo) step();
   }
 

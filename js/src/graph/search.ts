@@ -6,11 +6,15 @@ import type { Item } from "./hierarchy";
 import type { Reading } from "./reading";
 import { spell } from "./words";
 
+/** Nodes and groups of which it is written down at once what is searched of them. */
+const MADE_AT_ONCE = 200;
+
 /** Ids of the matching nodes and groups, in order of execution. */
 export function findIds(reading: Reading, text: string): string[] {
   const found = matcher(text.trim());
   return found
     ? entriesOf(reading)
+        .all()
         .filter(found)
         .map(({ id }) => id)
     : [];
@@ -19,8 +23,7 @@ export function findIds(reading: Reading, text: string): string[] {
 /** What is searched of one node or group. */
 interface Entry {
   id: string;
-  /** As they are, for regular expressions. */
-  lines(): string[];
+  thing: GraphNode | GraphGroup;
   /** All of it in one plain form. */
   words: string;
 }
@@ -31,7 +34,7 @@ function matcher(text: string): ((entry: Entry) => boolean) | null {
   if (expression) {
     try {
       const pattern = new RegExp(expression, "i");
-      return ({ lines }) => lines().some((line) => pattern.test(line));
+      return ({ thing }) => linesOf(thing).some((line) => pattern.test(line));
     } catch {
       return null; // not finished yet
     }
@@ -49,44 +52,68 @@ function plain(text: string): string {
     .trim();
 }
 
-/** Made for the first letter, as they are searched again with every one. */
-const made = new WeakMap<Reading, Entry[]>();
+/** Made once, as they are searched again with every letter. */
+const made = new WeakMap<Reading, Entries>();
 
-function entriesOf(reading: Reading): Entry[] {
-  const entries = made.get(reading) ?? readEntries(reading);
+function entriesOf(reading: Reading): Entries {
+  const entries = made.get(reading) ?? new Entries(reading);
   made.set(reading, entries);
   return entries;
 }
 
-function readEntries({ nodeOf, groupOf, childrenOf }: Reading): Entry[] {
-  const entries: Entry[] = [];
-  // Thousands of layers share a few hints and shapes.
-  const known = new Map<string, string>();
+/** Makes what is searched, before the first letter is typed: of 10,000 nodes that is longer than a letter may take. */
+export function* prepareSearch(reading: Reading): Generator<void> {
+  const entries = entriesOf(reading);
+  while (entries.grow(MADE_AT_ONCE)) yield;
+}
+
+/** What is searched of each node and group, in order of execution; made in several goes or all at once. */
+class Entries {
+  private readonly made: Entry[] = [];
+  /** Ids that are not yet made, the next one last. */
+  private readonly waiting: string[];
+  private readonly known = new Map<string, string>();
+
+  constructor(private readonly reading: Reading) {
+    this.waiting = [...reading.childrenOf("")].reverse();
+  }
+
+  /** Makes some more of them; false where there are no more. */
+  grow(count: number): boolean {
+    for (let at = 0; at < count; at++) {
+      const id = this.waiting.pop();
+      if (id === undefined) return false;
+      const node = this.reading.nodeOf(id);
+      const thing = node ?? this.reading.groupOf(id);
+      if (thing) this.made.push({ id, thing, words: wordsOf(thing, this.known) });
+      if (!node) this.waiting.push(...[...this.reading.childrenOf(id)].reverse());
+    }
+    return true;
+  }
+
+  all(): readonly Entry[] {
+    this.grow(Number.POSITIVE_INFINITY);
+    return this.made;
+  }
+}
+
+/** Thousands of layers share a few types, hints and shapes: what is known of them is not made again. */
+function wordsOf(thing: GraphNode | GraphGroup, known: Map<string, string>): string {
   const plainly = (text: string) => {
-    const word = known.get(text) ?? plain(text);
-    known.set(text, word);
+    let word = known.get(text);
+    if (word === undefined) {
+      word = plain(text);
+      known.set(text, word);
+    }
     return word;
   };
-  const visit = (id: string) => {
-    const node = nodeOf(id);
-    const group = node ? undefined : groupOf(id);
-    if (node) {
-      const shapes = () => node.output_shapes.map((shape) => plainly(spell(shape)));
-      const words = [
-        plain(node.id),
-        plain(node.path),
-        node.op,
-        node.type.toLowerCase(),
-        plainly(node.detail),
-      ];
-      entries.push({ id, lines: () => linesOf(node), words: [...words, ...shapes()].join("\n") });
-    } else if (group) {
-      entries.push({ id, lines: () => linesOf(group), words: plain(linesOf(group).join("\n")) });
-    }
-    for (const child of childrenOf(id)) visit(child);
-  };
-  for (const child of childrenOf("")) visit(child);
-  return entries;
+  let words = plain(thing.id);
+  if (!thing.id.includes(thing.path)) words += `\n${plain(thing.path)}`;
+  words += `\n${plainly(thing.type)}`;
+  if (!("op" in thing)) return words;
+  words += `\n${plainly(thing.op)}\n${plainly(thing.detail)}`;
+  for (const shape of thing.output_shapes) words += `\n${plainly(spell(shape))}`;
+  return words;
 }
 
 function linesOf(thing: GraphNode | GraphGroup): string[] {
