@@ -64,6 +64,67 @@ def test_garbage_is_still_collected():
         assert gone
 
 
+def test_what_was_built_is_old_afterwards_without_a_second_look():
+    looks: list[int] = []
+
+    def hear(phase: str, info: dict[str, int]) -> None:
+        if phase == "start":
+            looks.append(info["generation"])
+
+    gc.callbacks.append(hear)
+    try:
+        with seldom():
+            built = [[number] for number in range(120_000)]
+        more = [[number] for number in range(5_000)]
+    finally:
+        gc.callbacks.remove(hear)
+    assert set(looks[:2]) == {0}  # while it was built
+    old = {id(one) for one in gc.get_objects(2)}
+    assert all(id(one) in old for one in built)
+    assert more
+
+
+def test_a_short_build_is_left_to_the_collector():
+    gc.collect()
+    with seldom():
+        built = [[number] for number in range(1_000)]
+        young = {id(one) for one in gc.get_objects(0)}
+    assert all(id(one) in young for one in built)
+    old = {id(one) for one in gc.get_objects(2)}
+    assert not any(id(one) in old for one in built)
+
+
+def test_garbage_of_many_builds_is_collected_in_the_end(monkeypatch: pytest.MonkeyPatch):
+    class Knot:
+        def __init__(self) -> None:
+            self.own = self
+
+        def __del__(self) -> None:
+            gone.append(1)
+
+    gone: list[int] = []
+    monkeypatch.setattr("nnviz_widget.explorer.collecting._ALL_AFTER", 5)
+    gc.collect()
+    for _ in range(4):
+        with seldom():
+            built = [[number] for number in range(120_000)]
+            knots = [Knot() for _ in range(3)]
+        del built, knots  # by now they are old
+    assert gone
+
+
+def test_what_somebody_froze_stays_frozen():
+    gc.freeze()
+    try:
+        frozen = gc.get_freeze_count()
+        with seldom():
+            built = [[number] for number in range(120_000)]
+        assert gc.get_freeze_count() == frozen
+        assert built
+    finally:
+        gc.unfreeze()
+
+
 def test_what_somebody_else_sets_meanwhile_stays():
     with seldom():
         gc.set_threshold(123)
