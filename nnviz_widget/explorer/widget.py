@@ -34,7 +34,7 @@ from nnviz_widget.explorer import comparing, layers, params, selecting
 from nnviz_widget.explorer.drawings import Drawings, SavedDrawing
 from nnviz_widget.explorer.operations import Operations
 from nnviz_widget.explorer.pulse import Pulse
-from nnviz_widget.explorer.quiet import hush
+from nnviz_widget.explorer.quiet import calm, hush
 from nnviz_widget.explorer.replies import Question, Reply
 from nnviz_widget.explorer.still import CSS, Still
 from nnviz_widget.wire.messages import json_safe
@@ -415,6 +415,7 @@ class Explorer(anywidget.AnyWidget):
     def _hush(self, change: Mapping[str, Any]) -> None:
         if change["new"] is not None:
             hush(change["new"], self._handle_msg)
+            calm(change["new"])
 
     @t.validate("selection")
     def _clean_selection(self, proposal: Mapping[str, Any]) -> dict[str, Any]:

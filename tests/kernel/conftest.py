@@ -122,11 +122,15 @@ class Kernel:
         self.open_page()
 
     def say(self, content: Any, buffers: list[bytes] | None = None) -> None:
-        data = {"method": "custom", "content": content}
+        self.send({"method": "custom", "content": content}, buffers)
+
+    def send(self, data: dict[str, Any], buffers: list[bytes] | None = None) -> str:
+        """Send something over the comm and return the message's id."""
         message = self.client.session.msg("comm_msg", {"comm_id": self.comm, "data": data})
         if self.subshell is not None:
             message["header"]["subshell_id"] = self.subshell
         self.client.session.send(self.client.shell_channel.socket, message, buffers=buffers)
+        return str(message["header"]["msg_id"])
 
     def click(self, op: str, p: dict[str, Any] | None = None, buffers: list[bytes] | None = None) -> str:
         rid = f"r{next(self.numbers)}"
@@ -184,8 +188,11 @@ def custom(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_idle(message: dict[str, Any], cell_id: str) -> bool:
-    mine = message["parent_header"].get("msg_id") == cell_id
-    return mine and message["msg_type"] == "status" and message["content"]["execution_state"] == "idle"
+    return message["parent_header"].get("msg_id") == cell_id and is_state(message, "idle")
+
+
+def is_state(message: dict[str, Any], state: str) -> bool:
+    return message["msg_type"] == "status" and message["content"]["execution_state"] == state
 
 
 @pytest.fixture(scope="module", params=sorted(folders()))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nnviz_widget.wire.arrays import unpack
-from tests.kernel.conftest import custom, is_idle
+from tests.kernel.conftest import custom, is_idle, is_state
 
 pytestmark = pytest.mark.kernel
 
@@ -107,6 +107,26 @@ def test_replies_leave_nothing_behind_on_the_comm(kernel):
     for _ in range(10):
         kernel.answer(kernel.click("values", VALUES))
     assert kernel.run("print(len(getattr(w.comm, '_reply_subshell_ids', {})))").split()[-1] == "0"
+    kernel.run("w.close()")
+
+
+def test_a_question_does_not_make_the_notebook_blink_and_is_still_known_to_be_dealt_with(kernel):
+    kernel.explore()
+    kernel.say({"v": 1, "t": "hello", "view": "a"})
+    kernel.until(lambda m: custom(m).get("t") == "hello")
+    start = len(kernel.heard)
+    kernel.answer(kernel.click("values", VALUES))
+    said = kernel.until(lambda m: is_state(m, "idle") and m in kernel.heard[start:])
+    asked = said["parent_header"]["msg_id"]
+    mine = [m for m in kernel.heard[start:] if m["parent_header"].get("msg_id") == asked]
+    assert not any(is_state(message, "busy") for message in mine)
+    # A cell is called busy as ever, and so is a change of a trait, which somebody may observe.
+    cell = kernel.start("pass")
+    kernel.finish(cell)
+    assert any(is_state(m, "busy") and m["parent_header"]["msg_id"] == cell for m in kernel.heard[start:])
+    changed = kernel.send({"method": "update", "state": {}, "buffer_paths": []})
+    kernel.until(lambda m: is_idle(m, changed))
+    assert any(is_state(m, "busy") and m["parent_header"]["msg_id"] == changed for m in kernel.heard[start:])
     kernel.run("w.close()")
 
 
