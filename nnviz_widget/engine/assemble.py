@@ -18,7 +18,7 @@ from nnviz_widget.engine.failure import line_label, line_text
 from nnviz_widget.engine.flops import flops_of
 from nnviz_widget.engine.graph import Edge, Graph, Group, Node, fold_siblings
 from nnviz_widget.engine.recording import STATE, Ref
-from nnviz_widget.engine.sharing import named_parts, named_weights
+from nnviz_widget.engine.sharing import weights_of
 from nnviz_widget.engine.vocabulary import words
 
 if TYPE_CHECKING:
@@ -47,17 +47,20 @@ _APPLY_WEIGHTS = words(
 _SCALE_OR_SHIFT = frozenset({"add", "sub", "mul", "div", "addcmul", "pow"})
 
 
-def assemble(recording: Recording) -> Graph:
-    """Return the graph of a recording, which must still have its module calls."""
-    return _Drawing(recording).graph
+def assemble(recording: Recording, parts: list[tuple[str, nn.Module]]) -> Graph:
+    """Return the graph of a recording, which must still have its module calls.
+
+    The `parts` are the modules of the model by each of their names (`named_parts`).
+    """
+    return _Drawing(recording, parts).graph
 
 
-def _below(root: nn.Module) -> dict[str, dict[int, None]]:
+def _below(parts: list[tuple[str, nn.Module]]) -> dict[str, dict[int, None]]:
     """Return the parameters at and below each module, by its path, in torch's order."""
     below: dict[str, dict[int, None]] = {}
     #: Of each module, those that hold it, itself included.
     holders: dict[str, tuple[dict[int, None], ...]] = {}
-    for path, part in named_parts(root):
+    for path, part in parts:
         own = below[path] = {}
         holders[path] = (*holders.get(path.rpartition(".")[0], ()), own) if path else (own,)
         if part._parameters:
@@ -76,7 +79,7 @@ def _memory(outputs: tuple[Spec, ...]) -> tuple[str, int]:
 
 
 class _Drawing:
-    def __init__(self, recording: Recording) -> None:
+    def __init__(self, recording: Recording, parts: list[tuple[str, nn.Module]]) -> None:
         root = recording.root
         assert root is not None
         self.recording = recording
@@ -84,10 +87,10 @@ class _Drawing:
         self.graph = Graph(model=type(root.module).__name__)
         self.nodes: dict[str, Node] = {}
         #: Every name of every parameter; tied ones have several.
-        self.parameters = dict(named_weights(root.module))
+        self.parameters = dict(weights_of(parts))
         self.sizes = {id(tensor): tensor.numel() for tensor in self.parameters.values()}
         #: Parameters at and below each module, by path.
-        self.below = _below(root.module)
+        self.below = _below(parts)
         #: Which node counted a parameter first.
         self.counted: dict[int, str] = {}
         group = Group(
@@ -217,23 +220,32 @@ class _Drawing:
     # -- edges ----------------------------------------------------------------------------------------------
 
     def _draw_edges(self) -> None:
-        drawn: set[tuple[Ref, str]] = set()
+        ops, nodes, edges = self.ops, self.nodes, self.graph.edges
+        #: What already goes into each node.
+        drawn: dict[str, set[Ref]] = {}
         forgotten = self._overwritten_in_vain()
-        for op in self.ops:
-            target = self.nodes.get(op.node)
+        for op in ops:
+            name = op.node
+            target = nodes.get(name)
             if target is None or op.kind in STATE:
                 continue
-            direct = len(op.inputs) - len(op.aliases)
-            read = [alias.before for alias in op.aliases if Ref(op.index, alias.port) not in forgotten]
-            for ref in (*op.inputs[:direct], *read):
-                source = self.ops[ref.op]
-                if source.node == op.node or source.node not in self.nodes or (ref, op.node) in drawn:
+            read = op.inputs
+            if op.aliases:
+                direct = len(read) - len(op.aliases)
+                kept = [alias.before for alias in op.aliases if Ref(op.index, alias.port) not in forgotten]
+                read = (*read[:direct], *kept)
+            for ref in read:
+                source = ops[ref.op]
+                if source.node == name or source.node not in nodes:
                     continue
                 if source.kind in STATE and not self._is_data(source, op):
                     continue
-                drawn.add((ref, op.node))
+                known = drawn.setdefault(name, set())
+                if ref in known:
+                    continue
+                known.add(ref)
                 shape = source.outputs[ref.port].shape
-                self.graph.edges.append(Edge(source.node, op.node, shape))
+                edges.append(Edge(source.node, name, shape))
                 target.input_shapes.append(shape)
 
     def _overwritten_in_vain(self) -> set[Ref]:

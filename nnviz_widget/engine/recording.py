@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import torch
 
 from nnviz_widget.engine.activations import Activations
-from nnviz_widget.engine.sharing import named_weights
+from nnviz_widget.engine.sharing import named_parts, weights_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -245,17 +245,18 @@ class Recording:
             from nnviz_widget.engine.assemble import assemble  # noqa: PLC0415 - it reads recordings
 
             assert self.root is not None
-            self._graph = assemble(self)
+            parts = list(named_parts(self.root.module))
+            self._graph = assemble(self, parts)
             self._graph.kind = self.kind
-            self.weights = list(_weights(self.root.module))
+            self.weights = list(_weights(parts))
             self.root = None  # it holds on to the modules
         return self._graph
 
 
-def _weights(module: nn.Module) -> Iterator[Weight]:
+def _weights(parts: list[tuple[str, nn.Module]]) -> Iterator[Weight]:
     known: set[int] = set()
     for kind in ("parameter", "buffer"):
-        for name, tensor in named_weights(module, f"_{kind}s"):
+        for name, tensor in weights_of(parts, f"_{kind}s"):
             if id(tensor) in known:
                 continue
             known.add(id(tensor))

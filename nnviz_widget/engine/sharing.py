@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 __all__ = [
     "CannotShareError",
@@ -31,6 +31,7 @@ __all__ = [
     "parts_of",
     "tensors_in",
     "unwrap",
+    "weights_of",
     "wrappers",
 ]
 
@@ -375,7 +376,14 @@ def named_parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def named_weights(model: nn.Module, kind: str = "_parameters") -> Iterator[tuple[str, Tensor]]:
     """Yield each parameter (or, of the kind ``_buffers``, buffer) by each of its names, in torch's order."""
-    for path, part in named_parts(model):
+    return weights_of(named_parts(model), kind)
+
+
+def weights_of(
+    parts: Iterable[tuple[str, nn.Module]], kind: str = "_parameters"
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield the parameters or buffers of these parts, without those of the parts in them, by their names."""
+    for path, part in parts:
         tensors = getattr(part, kind)
         if tensors:
             inside = f"{path}." if path else ""
