@@ -104,6 +104,30 @@ describe("painting live", () => {
     expect(store.maps.value.data?.live).toBe(true);
   });
 
+  it("asks hardly oftener than the page has shown answers, and still for the newest picture", async () => {
+    const { asked, draw } = page();
+    const turn = async (picture: number, answers: () => Promise<void>) => {
+      draw(picture);
+      draw(picture + 1);
+      vi.advanceTimersByTime(100 - FRAME);
+      await answers();
+      vi.advanceTimersByTime(FRAME);
+    };
+    // A page that shows ten pictures a second, and a kernel that would answer any number of them.
+    let answered = 0;
+    const all = async () => {
+      for (; answered < asked.length; answered++) await asked[answered]?.answer("soon");
+    };
+    for (let picture = 0; picture < 40; picture += 2) await turn(picture, all);
+    const before = asked.length;
+    for (let picture = 40; picture < 60; picture += 2) await turn(picture, all);
+    expect(asked.length - before).toBeGreaterThanOrEqual(10);
+    expect(asked.length - before).toBeLessThanOrEqual(13);
+    // Nobody draws any more: what was drawn last is asked for all the same.
+    vi.advanceTimersByTime(200);
+    expect(asked.at(-1)?.picture).toBe(59);
+  });
+
   it("counts answers that were shown, not answers that came", async () => {
     const { asked, draw, live } = page();
     // Two answers for every picture of the screen, of which there are ten a second.
