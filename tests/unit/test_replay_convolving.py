@@ -92,6 +92,46 @@ def test_strokes_on_strokes_are_the_picture_that_they_make() -> None:
         assert_same(replay.base(normed), model.get_submodule("stem")[:2](x))
 
 
+class Branches(nn.Module):
+    """Sums of every kind that follows a convolution, some of which are computed along with it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)  # a ReLU follows at once
+        self.main = nn.Conv2d(8, 8, 1)
+        self.wide = nn.Conv2d(8, 8, 7, padding=3)  # reaches further than what it is added to
+        self.point = nn.Conv2d(8, 8, 1)
+        self.down = nn.Conv2d(8, 12, 3, stride=2, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(12)
+        self.short = nn.Conv2d(8, 12, 1, stride=2)
+        self.bias = nn.Parameter(torch.randn(1, 12, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu_()
+        x = (self.wide(x) + self.main(x)).relu()
+        y = self.point(x)
+        y += self.wide(x)
+        x = torch.add(self.main(y), x, alpha=0.5)
+        z = self.norm(self.down(x))
+        z = (self.short(x) + z) + self.bias
+        return (z + 1).relu().mean((2, 3))
+
+
+def test_sums_behind_convolutions_are_the_model_s_under_strokes() -> None:
+    torch.manual_seed(1)
+    model, x = Branches().eval().requires_grad_(False), torch.randn(1, 3, 40, 36)
+    replay = replay_of(model, x)
+    seed, ops = replay.plan.inputs[0], replay.plan.ops
+    route = replay._route(frozenset([seed]), replay.plan.outputs)
+    folded = [[op.name for op in route.tails[op.index].ops] for op in ops if op.name == "conv2d"]
+    assert folded == [["relu"], [], ["add", "relu"], [], ["add"], [], ["batch_norm"], ["add"]]
+    for at in (2, 30, 17, 9, 10, 0):
+        x = painted(x, at, 0.1 * at)
+        replay.advance(seed, x, [])
+        assert_same(replay.output(), whole(model, x))
+        assert replay.local > 12  # the rest is cut and laid
+
+
 def test_a_stroke_that_is_broken_off_leaves_the_picture_before_it() -> None:
     model, x = stage()
     replay = replay_of(model, x)

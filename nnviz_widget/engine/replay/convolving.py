@@ -4,12 +4,13 @@ oneDNN computes with weights in blocks, and torch puts them into blocks at each 
 is lost in the work; with one variant, of which perhaps a corner is computed, it is most of it: half of the
 time of the last stage of ResNet-18, nine tenths of that of a corner of 8 by 8. Within a replay weights do not
 change, so they are put in order once. Where strokes are followed, a batch norm behind them is a part of them,
-and a ReLU one of the call. Values have their channels innermost, as the library takes them.
+and the sum with a residual and a ReLU are parts of the call. Values have their channels innermost, as the
+library takes them.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from nnviz_widget.engine.recording import Op
 
-__all__ = ["CONVOLUTION", "Kernels"]
+__all__ = ["ALONE", "CONVOLUTION", "Kernels", "Tail"]
 
 #: What the arguments are called, in order.
 CONVOLUTION = "input weight bias stride padding dilation groups"
@@ -31,6 +32,24 @@ _NORM = "input running_mean running_var weight bias training momentum eps"
 _AXES = {"conv2d": 2, "conv3d": 3}
 #: Weights may take this share of the bytes that a replay may hold.
 _SHARE = 0.25
+
+
+class Tail(NamedTuple):
+    """What follows a convolution and is computed along with it, in this order; any of it may be missing."""
+
+    norm: Op | None = None
+    add: Op | None = None
+    relu: Op | None = None
+    #: What is added.
+    beside: Ref | None = None
+
+    @property
+    def ops(self) -> list[Op]:
+        """The operations."""
+        return [op for op in (self.norm, self.add, self.relu) if op is not None]
+
+
+ALONE = Tail()
 
 
 class Kernels:
@@ -63,8 +82,8 @@ class Kernels:
         usable = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled  # type: ignore[no-untyped-call]
         self._known = {op.index for op in ops if usable and self._fits(op)}
 
-    def tail(self, op: Op, seen: Container[Ref]) -> list[Op]:
-        """Return what follows a convolution and is computed along with it.
+    def tail(self, op: Op, seen: Container[Ref]) -> Tail:
+        """Return what follows a convolution and can be computed along with it.
 
         Parameters
         ----------
@@ -74,15 +93,30 @@ class Kernels:
             Values that are asked for, or changed, and so have to be there.
         """
         if op.index not in self._known:
-            return []
-        norm = self._next(op, seen)
-        if norm is None or norm.name != "batch_norm" or not self._constant(norm):
-            return []
-        relu = self._next(norm, seen)
-        return [norm, relu] if relu is not None and relu.name == "relu" else [norm]
+            return ALONE
+        last, tail = op, ALONE
+        follower = self._next(last, seen)
+        if follower is not None and follower.name == "batch_norm" and self._constant(follower):
+            last, tail = follower, tail._replace(norm=follower)
+            follower = self._next(last, seen)
+        if follower is not None and follower.name == "add":
+            beside = _added(follower, Ref(last.index))
+            # Of two branches that meet, the one that is computed later adds the other.
+            if beside is None or beside.op >= op.index or not self._alike(beside, op):
+                return tail
+            last, tail = follower, tail._replace(add=follower, beside=beside)
+            follower = self._next(last, seen)
+        if follower is not None and follower.name == "relu":
+            tail = tail._replace(relu=follower)
+        return tail
 
     def run(
-        self, op: Op, args: Sequence[Any], kwargs: Mapping[str, Any], tail: Sequence[Op] = ()
+        self,
+        op: Op,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        tail: Tail = ALONE,
+        beside: Tensor | None = None,
     ) -> Tensor | None:
         """Run a convolution.
 
@@ -92,8 +126,10 @@ class Kernels:
             Of the plan.
         args, kwargs
             Tensors in the place of references.
-        tail : sequence of Op
+        tail : Tail
             As `tail` returns it.
+        beside : Tensor, optional
+            What the tail adds, of the shape of the result.
 
         Returns
         -------
@@ -107,9 +143,9 @@ class Kernels:
         count = _AXES[op.name]
         # In the order in which the library takes them.
         how = [_each(given.get(name, default), count) for name, default in _HOW]
-        key = (op.index, len(tail))
+        key = (op.index, tail.norm is not None)
         if key not in self._ordered:
-            weight, bias = self._folded(given["weight"], given.get("bias"), tail)
+            weight, bias = self._folded(given["weight"], given.get("bias"), tail.norm)
             try:
                 weight = torch.ops.mkldnn._reorder_convolution_weight(
                     weight, *how, given.get("groups", 1), list(x.shape)
@@ -119,10 +155,14 @@ class Kernels:
                 return None
             self._ordered[key] = weight, bias
         weight, bias = self._ordered[key]
-        last = "relu" if len(tail) > 1 else "none"
-        made: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x, weight, bias, *how, given.get("groups", 1), last, [], ""
-        )
+        relu = "relu" if tail.relu is not None else None
+        how = [*how, given.get("groups", 1)]
+        made: Tensor
+        if beside is None:
+            made = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *how, relu or "none", [], "")
+        else:
+            terms = x, self.arranged(beside), weight, bias
+            made = torch.ops.mkldnn._convolution_pointwise.binary(*terms, *how, "add", 1.0, relu, [], "")
         return made
 
     def arranged(self, value: Tensor) -> Tensor:
@@ -165,6 +205,12 @@ class Kernels:
             return None
         return readers[0]
 
+    def _alike(self, beside: Ref, op: Op) -> bool:
+        """Whether a value was computed, and is of the kind that a convolution gives."""
+        other, made = self._ops[beside.op].outputs[beside.port], op.outputs[0]
+        computed = self._ops[beside.op].kind not in STATE
+        return computed and (tuple(other.shape), other.dtype) == (tuple(made.shape), made.dtype)
+
     def _constant(self, norm: Op) -> bool:
         """Whether a batch norm does the same to every sample, whatever the others are."""
         given = {**dict(zip(_NORM.split(), norm.args, strict=False)), **norm.kwargs}
@@ -174,13 +220,11 @@ class Kernels:
     def _states(self, refs: Sequence[Any]) -> bool:
         return all(isinstance(ref, Ref) and self._ops[ref.op].kind in STATE for ref in refs)
 
-    def _folded(
-        self, weight: Tensor, bias: Tensor | None, tail: Sequence[Op]
-    ) -> tuple[Tensor, Tensor | None]:
+    def _folded(self, weight: Tensor, bias: Tensor | None, norm: Op | None) -> tuple[Tensor, Tensor | None]:
         """Return weight and bias of a convolution with the batch norm behind it."""
-        if not tail:
+        if norm is None:
             return weight, bias
-        given = {**dict(zip(_NORM.split(), tail[0].args, strict=False)), **tail[0].kwargs}
+        given = {**dict(zip(_NORM.split(), norm.args, strict=False)), **norm.kwargs}
         mean, variance, scale, shift = (
             self._base(given[name]).double() for name in ("running_mean", "running_var", "weight", "bias")
         )
@@ -188,6 +232,13 @@ class Kernels:
         shift = shift + ((0.0 if bias is None else bias.double()) - mean) * scale
         wide = weight.double() * scale.reshape(-1, *[1] * (weight.dim() - 1))
         return wide.to(weight.dtype), shift.to(weight.dtype)
+
+
+def _added(op: Op, mine: Ref) -> Ref | None:
+    """Return what a sum adds to one of its terms; None where it is not the plain sum of two values."""
+    others = [ref for ref in op.inputs if ref != mine]
+    plain = not op.kwargs and len(op.args) == 2 and all(isinstance(term, Ref) for term in op.args)
+    return others[0] if plain and len(others) == 1 and len(op.inputs) == 2 else None
 
 
 _HOW = (("padding", 0), ("stride", 1), ("dilation", 1))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from nnviz_widget.engine.recording import Op, Ref, tensors_of
+from nnviz_widget.engine.replay.convolving import ALONE, Tail
 from nnviz_widget.engine.replay.patches import Patch, boxes_of, crop, laid
 from nnviz_widget.engine.replay.plan import filled
 from nnviz_widget.engine.replay.registry import Call, NotLocalError, rule_of
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from nnviz_widget.engine.sites import Edit
 
     T = TypeVar("T")
+    Boxes = tuple[NDArray[np.int64], tuple[int, ...]]
+    Box = tuple[Sequence[int], NDArray[np.int64], Sequence[int]]
 
 __all__ = ["Flow", "apply"]
 
@@ -76,6 +79,8 @@ class Flow:
         self._told: Callable[[Ref, Patch | Tensor], None] | None = None
         #: Whether the unchanged run becomes the changed one on the way: what was made is read from there.
         self._through = False
+        #: Where values change, as far as that is known.
+        self._boxes: dict[Ref, Boxes] = {}
         #: Operations that ran along with those before them.
         self._folded: set[int] = set()
 
@@ -104,7 +109,13 @@ class Flow:
                 self.wholes.pop(ref, None)
 
     def follow(
-        self, seed: Ref, value: Tensor, tell: Callable[[Ref, Patch | Tensor], None], *, through: bool = False
+        self,
+        seed: Ref,
+        value: Tensor,
+        tell: Callable[[Ref, Patch | Tensor], None],
+        *,
+        through: bool = False,
+        boxes: Boxes | None = None,
     ) -> None:
         """Let one changed value through.
 
@@ -116,8 +127,12 @@ class Flow:
             Is given every value that changed, as soon as it is made.
         through : bool
             Whether `tell` makes it a part of the unchanged run.
+        boxes : tuple, optional
+            Where it changes, as `boxes_of` finds it, where that is known.
         """
         self._told, self._through = tell, through
+        if boxes is not None:
+            self._boxes[seed] = boxes
         self.run({seed: lambda _: value})
 
     def base(self, ref: Ref) -> Tensor:
@@ -178,19 +193,47 @@ class Flow:
         mine = first is not None and first in self._route.made and first in self._route.done[op.index]
         return apply(op, args, kwargs, inplace=mine and first not in self._given)
 
-    def convolve(self, op: Op, args: tuple[Any, ...]) -> Tensor:
-        """Run a convolution on a part of its input, with other arguments than those recorded."""
-        made = self._convolved(op, args, {})
+    def beside(self, op: Op) -> Patch | None:
+        """Return where that varies which is added to a convolution in the same call.
+
+        Raises
+        ------
+        NotLocalError
+            It varies everywhere.
+        """
+        ref = self._tail(op).beside
+        if ref in self.wholes:
+            raise NotLocalError
+        return None if ref is None else self.patches.get(ref)
+
+    def convolve(self, op: Op, args: tuple[Any, ...], box: Box) -> Tensor:
+        """Run a convolution on a part of its input, with other arguments than those recorded.
+
+        Parameters
+        ----------
+        op : Op
+            Of the plan.
+        args : tuple
+            As torch takes them.
+        box : tuple
+            Axes, starts and sizes of what it gives.
+        """
+        made = self._convolved(op, args, {}, box)
         if made is None:
             made = getattr(torch, op.name)(*args)
         return made
 
-    def _convolved(self, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    def _convolved(
+        self, op: Op, args: tuple[Any, ...], kwargs: dict[str, Any], box: Box | None = None
+    ) -> Tensor | None:
         """Run a convolution with what follows folded in; None where torch is to run it alone."""
         tail = self._tail(op)
-        made = self.replay.kernels.run(op, args, kwargs, tail)
+        beside = None
+        if tail.beside is not None:
+            beside = self.whole(tail.beside) if box is None else self.cut(tail.beside, *box)
+        made = self.replay.kernels.run(op, args, kwargs, tail, beside)
         if made is not None:
-            self._folded.update(follower.index for follower in tail)
+            self._folded.update(follower.index for follower in tail.ops)
         return made
 
     # -- inside ---------------------------------------------------------------------------------------------
@@ -218,7 +261,8 @@ class Flow:
         """Return where a value differs from the unchanged one, and what it holds there."""
         if self.plan.batches.get(ref) != _ROWS or changed.dim() < 2:
             return None
-        starts, sizes = boxes_of(changed, self.base(ref), self.rows)
+        known = self._boxes.get(ref)
+        starts, sizes = known if known is not None else boxes_of(changed, self.base(ref), self.rows)
         axes = [axis for axis in range(1, changed.dim()) if sizes[axis - 1] < changed.shape[axis]]
         if not axes:
             return None
@@ -249,7 +293,7 @@ class Flow:
                 last = self._last(op)
                 for port, patch in enumerate([*patches, *(patches[0] for _ in last.aliases)]):
                     self.patches[Ref(last.index, port)] = patch
-                self.local += 1
+                self.local += 1 + (len(self._tail(op).ops) if last is not op else 0)
                 self.flops += (
                     self.plan.flops[op.index] * len(self.rows) * patches[0].share(op.outputs[0].shape)
                 )
@@ -266,12 +310,12 @@ class Flow:
 
     def _last(self, op: Op) -> Op:
         """Return the last of the operations that ran with this one."""
-        tail = self._tail(op)
+        tail = self._tail(op).ops
         return tail[-1] if tail and tail[-1].index in self._folded else op
 
-    def _tail(self, op: Op) -> list[Op]:
+    def _tail(self, op: Op) -> Tail:
         # Of frames that fly by, not of numbers that are kept: what is folded in rounds otherwise.
-        return self._route.tails.get(op.index, []) if self._through else []
+        return self._route.tails.get(op.index, ALONE) if self._through else ALONE
 
 
 def apply(op: Op, args: tuple[Any, ...], kwargs: dict[str, Any], *, inplace: bool = False) -> list[Tensor]:

@@ -62,10 +62,10 @@ def _convolution(call: Call) -> list[Patch]:
         return _Window(kernel, stride, before, dilation)
 
     window = call.flow.remember(("window", call.op.index), look)
-    starts, sizes, cut = _seen(call, ref, patch, axes, window)
+    starts, sizes, cut = _seen(call, ref, patch, axes, window, beside=call.flow.beside(call.op))
     weight, bias, groups = call.fixed("weight"), call.fixed("bias"), call.get("groups", 1)
     how = window.stride.tolist(), 0, window.dilation.tolist(), groups
-    made = call.flow.convolve(call.op, (cut, weight, bias, *how))
+    made = call.flow.convolve(call.op, (cut, weight, bias, *how), (axes, starts, sizes))
     assert made.shape[2:] == sizes
     return [Patch(made, tuple(axes), starts)]
 
@@ -85,14 +85,27 @@ def _max_pool(call: Call) -> list[Patch]:
 
 
 def _seen(
-    call: Call, ref: Ref, patch: Patch, axes: list[int], window: _Window, *, fill: float = 0.0
+    call: Call,
+    ref: Ref,
+    patch: Patch,
+    axes: list[int],
+    window: _Window,
+    *,
+    fill: float = 0.0,
+    beside: Patch | None = None,
 ) -> tuple[NDArray[np.int64], tuple[int, ...], Tensor]:
-    """Return the outputs that see the patch, as starts and sizes, and what they look at."""
+    """Return the outputs that see the patch, as starts and sizes, and what they look at.
+
+    Among them are those that lie beside the patch of another value of the shape of the outputs.
+    """
     kernel, stride, before, dilation = window
     reach = dilation * (kernel - 1)
     at, long = patch.along(axes)
     begins = -((reach - at - before) // stride)  # rounded up
     ends = (at + np.asarray(long) - 1 + before) // stride + 1
+    if beside is not None:
+        at, long = beside.along(axes)
+        begins, ends = np.minimum(begins, at), np.maximum(ends, at + np.asarray(long))
     starts, sizes = call.smallest(axes, begins, ends)
     needed = ((np.asarray(sizes) - 1) * stride + reach + 1).tolist()
     return starts, sizes, call.cut(ref, axes, starts * stride - before, needed, fill=fill)

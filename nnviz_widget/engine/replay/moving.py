@@ -7,6 +7,7 @@ in full, and so are those of networks so small that this is faster.
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from nnviz_widget.engine.replay.flow import Boxes
     from nnviz_widget.engine.replay.replays import Replayed
 
 __all__ = ["Moving"]
@@ -76,11 +78,12 @@ class Moving:
         if None in refs.values() or self._slower():
             return None
         goals = [ref for ref in refs.values() if ref is not None]
-        if self._near(given, replay.base(seed)):
+        stroke = _stroke(given, replay.base(seed))
+        if stroke is not None:
             flops = replay.flops
-            replay.advance(seed, given, goals, check)
+            replay.advance(seed, given, goals, check, stroke)
             self.share = (replay.flops - flops) / max(sum(replay.plan.flops), 1.0)
-        elif before is not None and self._near(given, before):
+        elif before is not None and _stroke(given, before) is not None:
             # Somebody began to paint on another picture.
             with torch.no_grad():
                 replay.begin(seed, given)
@@ -90,16 +93,16 @@ class Moving:
             output = tree_map(lambda x: x.clone() if isinstance(x, torch.Tensor) else x, replay.output())
             return output, {name: replay.base(ref) for name, ref in refs.items() if ref is not None}
 
-    def _near(self, given: Tensor, other: Tensor) -> bool:
-        if given.shape != other.shape or given.dtype != other.dtype:
-            return False
-        _, sizes = boxes_of(given, other, [0])
-        share = 1.0
-        for size, side in zip(sizes[1:], given.shape[2:], strict=True):
-            share *= size / side
-        return share <= _MOST
-
     def _slower(self) -> bool:
         if min(self._frames.values()) < _TRIES:
             return self._frames[True] >= _TRIES and self._frames[False] < _TRIES
         return self._fastest[True] > self._fastest[False]
+
+
+def _stroke(given: Tensor, other: Tensor) -> Boxes | None:
+    """Return where two pictures differ; None where that is most of them, or they are of two kinds."""
+    if given.shape != other.shape or given.dtype != other.dtype:
+        return None
+    starts, sizes = boxes_of(given, other, [0])
+    share = prod(size / side for size, side in zip(sizes[1:], given.shape[2:], strict=True))
+    return (starts, sizes) if share <= _MOST else None

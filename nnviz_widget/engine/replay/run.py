@@ -27,7 +27,8 @@ from nnviz_widget.engine.replay.plan import Plan, UnsafeError, filled
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from nnviz_widget.engine.recording import Op
+    from nnviz_widget.engine.replay.convolving import Tail
+    from nnviz_widget.engine.replay.flow import Boxes
     from nnviz_widget.engine.sites import Edit
 
     T = TypeVar("T")
@@ -51,7 +52,7 @@ class Route:
         Values that are read for the last time by each operation.
     read : set of Ref
         Values whose unchanged ones may be read on the way; of what varies, too, around each box.
-    tails : dict of int to list of Op
+    tails : dict of int to Tail
         What is computed along with a convolution, where strokes are followed (`Kernels.tail`).
     """
 
@@ -59,7 +60,7 @@ class Route:
     made: set[Ref]
     done: dict[int, list[Ref]]
     read: set[Ref]
-    tails: dict[int, list[Op]]
+    tails: dict[int, Tail]
 
 
 class Replay:
@@ -234,7 +235,12 @@ class Replay:
         return (None if wanted else _with(self.plan.output, values)), values if wanted else []
 
     def advance(
-        self, seed: Ref, value: Tensor, goals: Sequence[Ref], check: Callable[[], None] = lambda: None
+        self,
+        seed: Ref,
+        value: Tensor,
+        goals: Sequence[Ref],
+        check: Callable[[], None] = lambda: None,
+        boxes: Boxes | None = None,
     ) -> None:
         """Let one value be another in the unchanged run from here on; of a single sample.
 
@@ -248,6 +254,8 @@ class Replay:
             The values that are kept up to date, beside the outputs; all others are forgotten.
         check : callable
             Raises where the work is no longer wanted.
+        boxes : tuple, optional
+            Where it changes, as `boxes_of` finds it, where that is known.
         """
         key = (frozenset([seed]), (*self.plan.outputs, *goals))
         if key != self._following:
@@ -273,7 +281,7 @@ class Replay:
         flow = Flow(self, [0], self._route(*key), check)
         try:
             with torch.no_grad():
-                flow.follow(seed, value, settle, through=True)
+                flow.follow(seed, value, settle, through=True, boxes=boxes)
         except BaseException:
             self._kept, self._given[seed] = {}, before  # half of what was kept is of this value
             raise
@@ -327,8 +335,9 @@ class Replay:
             if ref not in goals:
                 done[index].append(ref)
         tails = {index: self.kernels.tail(ops[index], {*seeds, *goals}) for index in order}
-        folded = {op.index for tail in tails.values() for op in tail}
+        folded = {op.index for tail in tails.values() for op in tail.ops}
         read = {ref for index in order if index not in folded for ref in ops[index].inputs}
+        read |= {tail.beside for tail in tails.values() if tail.beside is not None}
         return Route(order, made, done, {*seeds, *read, *goals}, tails)
 
 
