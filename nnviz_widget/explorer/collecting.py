@@ -2,9 +2,10 @@
 
 A model of 10,000 modules is a million objects, all of them to stay. The collector would walk over every one
 of them, and over all that the session holds, each time that a quarter has been added: half of the time until
-the graph is there. With wider thresholds each of them is looked at once while it is young. At the end they
-count as old without a second look, which would hold up the picture that is just on its way to the page; what
-of them turns out to be garbage goes with the next look at everything.
+the graph is there. With wider thresholds each of them is looked at once at most. Whenever a build begins or
+ends, all that is there counts as old without a look, which would hold up the picture that is just on its way
+to the page; what of it turns out to be garbage goes with the next look at everything. That comes late where
+all is aged: after a few large builds the young are left to the collector again.
 """
 
 from __future__ import annotations
@@ -17,66 +18,69 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["seldom"]
+__all__ = ["OWN", "seldom"]
 
-#: New objects until the youngest are looked at; then how often until the older and the oldest are, too.
-_WIDE = (50_000, 100, 1_000)
-#: Looks at the young after so many of which everything is looked at once: five million new objects.
-_ALL_AFTER = 100
+#: New objects until the youngest are looked at: where the user's code runs, which may make garbage that holds
+#: large tensors, and where nothing but this package builds.
+USERS, OWN = 50_000, 1_000_000
+#: How often the young are looked at until the older and the oldest are, too.
+_OLDER = (100, 1_000)
+#: So many new objects are a build worth aging; and so many are aged until everything has been looked at.
+_MANY, _MOST = 50_000, 5_000_000
 #: Entered again where the collector runs inside and somebody's finalizer builds, too.
 _lock = threading.RLock()
-_inside = 0
-_before = _WIDE
 
 
-class _Aged:
-    """Makes old what was built without looking at it, so many times until everything is looked at."""
+class _Builds:
+    """Those under way, on all threads: the collector is one for the whole process."""
 
     def __init__(self) -> None:
-        self._full = -1
-        self._looks = 0
+        self._under_way: list[int] = []
+        self._before = self._ours = gc.get_threshold()
+        #: How often everything had been looked at, and how many objects have been aged since.
+        self._full, self._aged = -1, 0
 
-    def add(self, looks: int) -> None:
-        """Let all objects count as old, with those that were built during `looks` looks at the young."""
-        if gc.get_freeze_count():
-            return  # somebody keeps objects from being looked at, and they would be mixed up with the others
+    def begin(self, new: int) -> None:
+        if not self._under_way:
+            self._before = self._ours = gc.get_threshold()
+        self._under_way.append(new)
+        self._set((min(self._under_way), *_OLDER))
+
+    def end(self, new: int) -> None:
+        self._under_way.remove(new)
+        self._set((min(self._under_way), *_OLDER) if self._under_way else self._before)
+
+    def _set(self, wanted: tuple[int, int, int]) -> None:
+        # A collector that is off stays off, and so does what somebody else has set meanwhile.
+        if self._before[0] and gc.get_threshold() == self._ours:
+            self._age()
+            gc.set_threshold(*wanted)
+            self._ours = wanted
+
+    def _age(self) -> None:
+        young, middle, _ = gc.get_count()
+        new = young + (middle * self._ours[0] if self._ours is not self._before else 0)
+        if new < _MANY or gc.get_freeze_count():
+            return  # frozen objects are somebody's: aging would thaw them
         full = gc.get_stats()[-1]["collections"]
         if full != self._full:
-            self._full, self._looks = full, 0
-        self._looks += looks
-        if self._looks > _ALL_AFTER:
-            gc.collect()
-            return
-        gc.freeze()  # moves them out of all generations
-        gc.unfreeze()  # and back, into the oldest
+            self._full, self._aged = full, 0
+        self._aged += new
+        if self._aged <= _MOST:
+            gc.freeze()  # moves all objects out of all generations
+            gc.unfreeze()  # and back, into the oldest
 
 
-_young_looks = 0
-_aged = _Aged()
+_builds = _Builds()
 
 
 @contextmanager
-def seldom() -> Iterator[None]:
-    """Collect with wide thresholds inside; a collector that is off stays off."""
-    global _inside, _before, _young_looks  # noqa: PLW0603 - the collector is one for the whole process, as is who changed it
+def seldom(new: int = USERS) -> Iterator[None]:
+    """Collect with wide thresholds inside; the narrowest of those under way holds."""
     with _lock:
-        if _inside == 0:
-            _before = gc.get_threshold()
-            _young_looks = _looks_at_the_young()
-            if _before[0]:
-                gc.set_threshold(*_WIDE)
-        _inside += 1
+        _builds.begin(new)
     try:
         yield
     finally:
         with _lock:
-            _inside -= 1
-            if _inside == 0 and gc.get_threshold() == _WIDE:
-                looks = _looks_at_the_young() - _young_looks
-                if looks > 0:
-                    _aged.add(looks)
-                gc.set_threshold(*_before)
-
-
-def _looks_at_the_young() -> int:
-    return int(gc.get_stats()[0]["collections"])
+            _builds.end(new)

@@ -17,7 +17,7 @@ from nnviz_widget.engine.jobs import Cancelled, ClosedError, Job, Priority
 from nnviz_widget.engine.tiles import unit_at
 from nnviz_widget.errors import InputError, ModelError, NNVizError, UnknownLayerError
 from nnviz_widget.explorer.changing import Altered, key_of
-from nnviz_widget.explorer.collecting import seldom
+from nnviz_widget.explorer.collecting import OWN, seldom
 from nnviz_widget.explorer.comparing import Contrast
 from nnviz_widget.explorer.explaining import Shelf
 from nnviz_widget.explorer.inspecting import Changes
@@ -185,7 +185,6 @@ class Exploration:
         if self.current is None and self.failure is None:
             self.run(self.sample)
 
-    @seldom()
     def run(self, sample: int) -> dict[str, Any]:
         """Trace a sample, make it the current one and announce it; on the engine's thread.
 
@@ -205,7 +204,7 @@ class Exploration:
         args, kwargs = self.batch.sample(sample)
         started = time.perf_counter()
         try:
-            with self._progress():
+            with seldom(), self._progress():
                 trace = self.engine.trace(*args, **kwargs)
         except Cancelled:
             if self.current is None:
@@ -244,6 +243,7 @@ class Exploration:
         finally:
             self.engine.progress = None
 
+    @seldom(OWN)
     def _show(self, trace: Trace, sample: int, milliseconds: float) -> dict[str, Any]:
         graph = trace.graph.to_dict()
         changed = graph != self._graph

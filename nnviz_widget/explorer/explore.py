@@ -13,7 +13,7 @@ from nnviz_widget.engine.sources import adapt
 from nnviz_widget.errors import InputError, NNVizError, UnknownNameError, nearest
 from nnviz_widget.explorer import cells
 from nnviz_widget.explorer import inputs as door
-from nnviz_widget.explorer.collecting import seldom
+from nnviz_widget.explorer.collecting import OWN, seldom
 from nnviz_widget.explorer.exploration import Exploration
 from nnviz_widget.explorer.pictures import read_denormalize
 from nnviz_widget.explorer.widget import Explorer, front_end
@@ -30,7 +30,7 @@ __all__ = ["explore"]
 _OPTIONS = ("class_names", "target", "denormalize", "device", "layer")
 
 
-@seldom()
+@seldom(OWN)
 def explore(
     model: nn.Module | ExportedProgram | str | os.PathLike[str],
     inputs: Any = ...,

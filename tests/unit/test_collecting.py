@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from nnviz_widget.explorer.collecting import seldom
+from nnviz_widget.explorer.collecting import OWN, USERS, seldom
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +49,14 @@ def test_builds_that_overlap_on_two_threads_leave_what_the_first_one_found():
     assert gc.get_threshold() == (500, 7, 9)
 
 
+def test_the_narrowest_of_those_under_way_holds():
+    with seldom(OWN):
+        assert gc.get_threshold()[0] == OWN
+        with seldom(USERS):
+            assert gc.get_threshold()[0] == USERS
+        assert gc.get_threshold()[0] == OWN
+
+
 def test_garbage_is_still_collected():
     class Knot:
         def __init__(self) -> None:
@@ -64,7 +72,12 @@ def test_garbage_is_still_collected():
         assert gone
 
 
-def test_what_was_built_is_old_afterwards_without_a_second_look():
+def ids_in(generation: int) -> set[int]:
+    return {id(one) for one in gc.get_objects(generation)}
+
+
+@pytest.mark.parametrize("new", [USERS, OWN])
+def test_what_was_built_is_old_afterwards_and_was_looked_at_once_at_most(new: int):
     looks: list[int] = []
 
     def hear(phase: str, info: dict[str, int]) -> None:
@@ -73,53 +86,51 @@ def test_what_was_built_is_old_afterwards_without_a_second_look():
 
     gc.callbacks.append(hear)
     try:
-        with seldom():
+        with seldom(new):
             built = [[number] for number in range(120_000)]
-        more = [[number] for number in range(5_000)]
+        seen, old = list(looks), ids_in(2)
     finally:
         gc.callbacks.remove(hear)
-    assert set(looks[:2]) == {0}  # while it was built
-    old = {id(one) for one in gc.get_objects(2)}
+    assert set(seen) <= {0}
+    assert len(seen) == 120_000 // new
     assert all(id(one) in old for one in built)
-    assert more
 
 
 def test_a_short_build_is_left_to_the_collector():
     gc.collect()
     with seldom():
         built = [[number] for number in range(1_000)]
-        young = {id(one) for one in gc.get_objects(0)}
+        young = ids_in(0)
     assert all(id(one) in young for one in built)
-    old = {id(one) for one in gc.get_objects(2)}
-    assert not any(id(one) in old for one in built)
+    assert ids_in(2).isdisjoint(map(id, built))
 
 
-def test_garbage_of_many_builds_is_collected_in_the_end(monkeypatch: pytest.MonkeyPatch):
-    class Knot:
-        def __init__(self) -> None:
-            self.own = self
-
-        def __del__(self) -> None:
-            gone.append(1)
-
-    gone: list[int] = []
-    monkeypatch.setattr("nnviz_widget.explorer.collecting._ALL_AFTER", 5)
+def test_after_many_large_builds_the_collector_gets_to_see_the_young_again(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("nnviz_widget.explorer.collecting._MOST", 300_000)
     gc.collect()
+    aged, kept = [], []
     for _ in range(4):
-        with seldom():
+        with seldom(OWN):
             built = [[number] for number in range(120_000)]
-            knots = [Knot() for _ in range(3)]
-        del built, knots  # by now they are old
-    assert gone
+            kept.append(built)
+            gc.disable()  # so that nothing moves before it is looked at
+        aged.append(id(built[0]) in ids_in(2))
+        gc.enable()
+    assert aged == [True, True, False, False]
+    gc.collect()
+    with seldom(OWN):
+        built = [[number] for number in range(120_000)]
+    assert id(built[0]) in ids_in(2)
 
 
 def test_what_somebody_froze_stays_frozen():
+    kept = [[number] for number in range(1_000)]
     gc.freeze()
     try:
-        frozen = gc.get_freeze_count()
         with seldom():
             built = [[number] for number in range(120_000)]
-        assert gc.get_freeze_count() == frozen
+        assert gc.get_freeze_count() > len(kept)
+        assert all(ids_in(generation).isdisjoint(map(id, kept)) for generation in range(3))
         assert built
     finally:
         gc.unfreeze()
@@ -128,6 +139,8 @@ def test_what_somebody_froze_stays_frozen():
 def test_what_somebody_else_sets_meanwhile_stays():
     with seldom():
         gc.set_threshold(123)
+        with seldom(OWN):
+            assert gc.get_threshold()[0] == 123
     assert gc.get_threshold()[0] == 123
 
 
