@@ -33,6 +33,14 @@ export function paintStrips(root: ParentNode, strips: ReadonlyMap<string, Strip>
   }
 }
 
+let sheet: ImageData | null = null;
+
+/** Memory for one strip at a time. */
+function sheetOf(width: number, height: number): ImageData {
+  if (sheet?.width !== width || sheet.height !== height) sheet = new ImageData(width, height);
+  return sheet;
+}
+
 const painted = new WeakMap<HTMLCanvasElement, readonly [Strip, Uint32Array]>();
 
 function paint(canvas: HTMLCanvasElement, strip: Strip, colours: Uint32Array): void {
@@ -43,15 +51,17 @@ function paint(canvas: HTMLCanvasElement, strip: Strip, colours: Uint32Array): v
   if (!pen) return;
   const { size, tiles } = strip;
   const count = Math.min(TILES, strip.channels.length);
-  pen.clearRect(0, 0, canvas.width, canvas.height);
+  // All tiles at once: they are painted tens of times a second while somebody draws.
+  const image = sheetOf(canvas.width, canvas.height);
+  const words = new Uint32Array(image.data.buffer).fill(0);
   for (let at = 0; at < count; at++) {
-    const image = new ImageData(size, size);
-    const words = new Uint32Array(image.data.buffer);
-    const start = at * size * size;
-    for (let pixel = 0; pixel < words.length; pixel++)
-      words[pixel] = colours[tiles[start + pixel] ?? 0] as number;
-    pen.putImageData(image, at * (size + GAP), 0);
+    for (let row = 0; row < size; row++) {
+      const from = (at * size + row) * size;
+      const to = row * image.width + at * (size + GAP);
+      for (let x = 0; x < size; x++) words[to + x] = colours[tiles[from + x] ?? 0] as number;
+    }
   }
+  pen.putImageData(image, 0, 0);
   // A vector is one row of numbers: its only tile is as wide as the strip.
   if (strip.kind === "vector" && count === 1) {
     pen.imageSmoothingEnabled = false;

@@ -128,8 +128,9 @@ function Work({ store, easel, live }: WorkProps) {
 
   useLayoutEffect(() => {
     const element = canvas.current as HTMLCanvasElement;
-    const made = new Board(element, easel);
+    const made = new Board(element, easel, () => live.waiting);
     board.current = made;
+    live.onShown = () => made.now();
     const measure = () => made.fit(element.clientWidth, element.clientHeight);
     measure();
     const watch = new ResizeObserver(measure);

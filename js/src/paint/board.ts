@@ -1,5 +1,8 @@
 // What the painter's canvas shows: the picture, and on it where the tool is. It is painted, not made of elements: an
 // element that moves with the pointer is laid out and layered anew with all cards of the page, sixty times a second.
+//
+// While the network follows, the canvas is painted along with its answers, and at least every `PATIENT_MS`: where page
+// and kernel share two cores, a picture of the screen for the ink alone takes as long as half a picture for both.
 
 import type { Picture } from "./picture";
 
@@ -10,16 +13,22 @@ export type Mark = { ring: Place; size: number } | { from: Place; to: Place };
 
 /** Smaller pictures show their pixels. */
 const SMALL = 160;
+/** So long the ink may wait for an answer to be shown with: two pictures of the screen. */
+const PATIENT_MS = 30;
 
 export class Board {
   private readonly pixels = document.createElement("canvas");
   private readonly image: ImageData;
   private mark: Mark | null = null;
+  private rgb: Picture["rgb"] | null = null;
   private frame = 0;
+  private painted = Number.NEGATIVE_INFINITY;
 
   constructor(
     private readonly canvas: HTMLCanvasElement,
     private readonly size: { width: number; height: number },
+    /** Whether an answer is under way, which will be shown by `now`. */
+    private readonly followed: () => boolean = () => false,
   ) {
     this.pixels.width = size.width;
     this.pixels.height = size.height;
@@ -39,13 +48,7 @@ export class Board {
   }
 
   show(rgb: Picture["rgb"]): void {
-    const { data } = this.image;
-    for (let i = 0, j = 0; i < rgb.length; i += 3, j += 4) {
-      data[j] = rgb[i] as number;
-      data[j + 1] = rgb[i + 1] as number;
-      data[j + 2] = rgb[i + 2] as number;
-    }
-    this.pixels.getContext("2d")?.putImageData(this.image, 0, 0);
+    this.rgb = rgb;
     this.soon();
   }
 
@@ -55,17 +58,28 @@ export class Board {
     this.soon();
   }
 
+  /** Paints what is new, if anything is: to be called where the screen changes anyway. */
+  now(): void {
+    if (!this.frame) return;
+    cancelAnimationFrame(this.frame);
+    this.frame = 0;
+    this.paint();
+  }
+
   /** Once for a picture of the screen, whatever happened meanwhile. */
   private soon(): void {
     this.frame ||= requestAnimationFrame(() => {
       this.frame = 0;
-      this.paint();
+      if (this.followed() && performance.now() - this.painted < PATIENT_MS) this.soon();
+      else this.paint();
     });
   }
 
   private paint(): void {
     const pen = this.canvas.getContext("2d");
     if (!pen) return;
+    this.painted = performance.now();
+    this.fill();
     const { width, height } = this.canvas;
     pen.imageSmoothingEnabled = Math.max(this.size.width, this.size.height) > SMALL;
     pen.drawImage(this.pixels, 0, 0, width, height);
@@ -74,6 +88,20 @@ export class Board {
     // Light inside, dark outside: one of them is seen on any picture.
     this.outline(pen, "rgb(0 0 0 / 60%)", line, line / 2);
     this.outline(pen, "#fff", line, -line / 2);
+  }
+
+  /** Brings the pixels up to date. */
+  private fill(): void {
+    const { rgb } = this;
+    if (!rgb) return;
+    this.rgb = null;
+    const { data } = this.image;
+    for (let i = 0, j = 0; i < rgb.length; i += 3, j += 4) {
+      data[j] = rgb[i] as number;
+      data[j + 1] = rgb[i + 1] as number;
+      data[j + 2] = rgb[i + 2] as number;
+    }
+    this.pixels.getContext("2d")?.putImageData(this.image, 0, 0);
   }
 
   private outline(pen: CanvasRenderingContext2D, colour: string, line: number, grow: number): void {

@@ -50,6 +50,8 @@ type Sight = { node: string; channels: number[] }[];
 export class Live {
   readonly rate = signal<Rate | null>(null);
   readonly error = signal("");
+  /** Called when an answer was shown, within the same picture of the screen. */
+  onShown: () => void = () => undefined;
   private next: Frame | null = null;
   private newest: Frame | null = null;
   private readonly busy = new Array<boolean>(LANES).fill(false);
@@ -123,7 +125,7 @@ export class Live {
       const params = { base, nodes: this.look(), layer, max_side: MAX_SIDE, ...this.store.changes.params };
       const reply = await this.store.request("paint", params, {
         slot: `paint ${lane}`,
-        buffers: [rgb.slice().buffer as ArrayBuffer],
+        buffers: [alone(rgb)],
       });
       if (number < this.shown || this.stopped) return;
       this.shown = number;
@@ -159,11 +161,12 @@ export class Live {
     this.arrived = null;
     if (!arrived || this.stopped) return;
     show(this.store, arrived.reply, arrived.changed);
+    this.onShown();
     this.count(performance.now() - arrived.started, arrived.reply.meta);
   }
 
   /** Whether something that was drawn is still to be answered. */
-  private get waiting(): boolean {
+  get waiting(): boolean {
     return this.next !== null || this.busy.includes(true);
   }
 
@@ -210,6 +213,12 @@ export class Live {
     else synced.select({ sample });
     addThumbnail(store, rgb);
   }
+}
+
+/** The bytes of a picture, which nobody writes into: an easel makes a new one for each change. */
+function alone(rgb: Uint8ClampedArray): ArrayBuffer {
+  const whole = rgb.byteLength === rgb.buffer.byteLength;
+  return (whole ? rgb : rgb.slice()).buffer as ArrayBuffer;
 }
 
 /** Nodes whose thumbnails can be seen, with the channels that they show. */
