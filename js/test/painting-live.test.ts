@@ -3,6 +3,7 @@
 
 import { signal } from "@preact/signals";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { Board } from "../src/paint/board";
 import { Live } from "../src/paint/live";
 import type { Maps, Strip } from "../src/state/data";
 import type { Store } from "../src/state/store";
@@ -193,5 +194,48 @@ describe("painting live", () => {
     vi.advanceTimersByTime(1000);
     expect(names()).toEqual(["one"]);
     expect(done).toEqual(["sample 4", "stop"]);
+  });
+});
+
+describe("the painter's canvas", () => {
+  /** A canvas that counts how often the picture is put on it. */
+  function canvas() {
+    const pen = new Proxy({ drawImage: vi.fn() } as Record<string, unknown>, {
+      get: (target, name: string) => target[name] ?? (() => undefined),
+    });
+    const element = { width: 0, height: 0, getContext: () => pen } as unknown as HTMLCanvasElement;
+    return { element, drawn: pen.drawImage as ReturnType<typeof vi.fn> };
+  }
+
+  it("is painted once for a picture of the screen while nothing is under way", () => {
+    const { element, drawn } = canvas();
+    const board = new Board(element, { width: 2, height: 2 });
+    for (let turn = 0; turn < 10; turn++) {
+      board.point({ ring: [turn, 0], size: 2 });
+      board.point({ ring: [turn, 1], size: 2 });
+      vi.advanceTimersByTime(FRAME);
+    }
+    expect(drawn).toHaveBeenCalledTimes(10);
+  });
+
+  it("is painted along with the answers, and without one a moment later", () => {
+    const { element, drawn } = canvas();
+    const board = new Board(element, { width: 2, height: 2 }, () => true);
+    const draw = (turn: number) => board.point({ ring: [turn, 0], size: 2 });
+    draw(0);
+    vi.advanceTimersByTime(FRAME);
+    drawn.mockClear();
+    draw(1);
+    vi.advanceTimersByTime(FRAME - 6);
+    expect(drawn).not.toHaveBeenCalled();
+    board.now();
+    expect(drawn).toHaveBeenCalledTimes(1);
+    board.now();
+    expect(drawn).toHaveBeenCalledTimes(1);
+    draw(2);
+    vi.advanceTimersByTime(FRAME);
+    expect(drawn).toHaveBeenCalledTimes(1);
+    vi.advanceTimersByTime(2 * FRAME);
+    expect(drawn).toHaveBeenCalledTimes(2);
   });
 });
