@@ -3,6 +3,7 @@ import { buildHierarchy, canOpen, type Hierarchy, type Item } from "../src/graph
 import type { Point } from "../src/graph/layered";
 import { type Drawing, type DrawnBox, Layouter } from "../src/graph/layout";
 import { openAtFirst } from "../src/graph/opening";
+import { rehearsal } from "../src/graph/rehearsal";
 import { chain, Draft, densenet, flat, itemsIn, resnet, SAMPLES, unet } from "./graphs";
 
 function everything(hierarchy: Hierarchy): Set<string> {
@@ -233,6 +234,20 @@ describe("a level", () => {
     const before = layouter.draw(new Set(["layer1"]));
     layouter.draw(new Set(["layer1", "layer1.0"]));
     expect(layouter.draw(new Set(["layer1"]))).toEqual(before);
+  });
+
+  it("rehearses in short steps, with a level that has branches, joins and skips", () => {
+    const steps = rehearsal();
+    let count = 0;
+    let step = steps.next();
+    for (; !step.done; step = steps.next()) count++;
+    const { boxes, segments } = step.value;
+    expect(count).toBeGreaterThan(4);
+    expect(boxes.length).toBeGreaterThan(30);
+    expect(boxes.every(({ x, y }) => Number.isFinite(x) && Number.isFinite(y))).toBe(true);
+    // Beside each other, and past each other.
+    expect(new Set(boxes.map(({ spine }) => Math.round(spine))).size).toBeGreaterThan(3);
+    expect(segments.some(({ points }) => points.length > 4)).toBe(true);
   });
 
   it("cuts an overlong level into parts that open", () => {

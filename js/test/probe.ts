@@ -4,6 +4,8 @@
 import { buildHierarchy } from "../src/graph/hierarchy";
 import { Layouter } from "../src/graph/layout";
 import { openAtFirst } from "../src/graph/opening";
+import { atOnce } from "../src/graph/reading";
+import { rehearsal } from "../src/graph/rehearsal";
 import { type PackedGraph, unpack } from "../src/state/packed";
 
 /** Milliseconds that each step took. */
@@ -34,4 +36,11 @@ export function firstDrawing(text: string): Laps {
   return { parse, unpack: unpacked, tree, layout: lap(), boxes: drawing.boxes.length };
 }
 
-Object.assign(window, { probe: { firstDrawing } });
+/** What a page does while it waits for its graph; milliseconds. */
+export function rehearsed(): number {
+  const start = performance.now();
+  atOnce(rehearsal());
+  return performance.now() - start;
+}
+
+Object.assign(window, { probe: { firstDrawing, rehearsed } });

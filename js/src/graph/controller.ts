@@ -11,6 +11,7 @@ import type { Direction, DrawnBox, Segment } from "./layout";
 import { beside, type Lit, light, neighbours, type Side } from "./near";
 import { openAtFirst, outOfFolds, withOnlyChildren } from "./opening";
 import { Picture } from "./picture";
+import { rehearse } from "./rehearsal";
 import { countInside, findIds, prepareSearch } from "./search";
 import { inSlices } from "./slices";
 import { cardsInSight, goesOn, whereFailed } from "./steady";
@@ -78,6 +79,7 @@ export class GraphController extends Picture {
       const drawn = this.drawing.value?.boxes.map(({ item }) => item) ?? [];
       return hierarchy && found.length > 0 ? countInside(found, drawn, hierarchy.reading) : new Map();
     });
+    if (store.synced.graph.peek() === null) this.undo.push(rehearse());
     this.follow();
   }
 
