@@ -22,6 +22,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# What ipykernel imports itself, but only when it starts: half of what a start takes.
+OF_EVERY_KERNEL = (
+    *("IPython.core.completerlib", "IPython.core.debugger", "IPython.extensions.storemagic"),
+    *("ipykernel.debugger", "psutil", "tornado.platform.asyncio"),
+)
+
 
 @contextmanager
 def nursery(folder: Path) -> Iterator[dict[str, str]]:
@@ -86,6 +92,7 @@ def door(address: str, *arguments: str) -> None:
 def tend(descriptor: str) -> None:
     """Import, then become a kernel in a new process for whoever asks."""
     import gc
+    import importlib
     import signal
     import threading
 
@@ -98,6 +105,8 @@ def tend(descriptor: str) -> None:
     from nnviz_widget import demo  # noqa: F401
 
     nnviz_widget.explore  # noqa: B018 - public names load when they are first read
+    for name in OF_EVERY_KERNEL:
+        importlib.import_module(name)
     torch.optim.SGD([torch.zeros(1)])  # as much as torch again, which the first optimizer imports
     gc.freeze()  # what is never touched again is never copied
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a kernel here
@@ -118,6 +127,7 @@ def tend(descriptor: str) -> None:
     threading.Thread(target=end_with_the_door, daemon=True).start()
     # ipywidgets tells a kernel about itself when it is imported; here it was imported before there was one.
     IPKernelApp.launch_instance([*order["arguments"], "--IPKernelApp.extensions=ipywidgets"])
+    os._exit(0)  # to take apart all that was imported would write to every page shared with the nursery
 
 
 def wait_for_birth(listener: socket.socket) -> socket.socket:
