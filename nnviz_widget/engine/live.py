@@ -85,6 +85,7 @@ class Live:
         self._trace: weakref.ref[Trace] | None = None
         self._places: dict[str, Place | None] = {}
         self._moving: tuple[tuple[weakref.ref[nn.Module], int], Moving | None] | None = None
+        self._passes: tuple[tuple[weakref.ref[nn.Module], int], Passes] | None = None
 
     def run(
         self,
@@ -109,14 +110,17 @@ class Live:
             Looked at at every module.
         """
         if self._trace is None or self._trace() is not trace:
-            self._trace, self._places, self._moving = weakref.ref(trace), {}, None
+            self._trace, self._places = weakref.ref(trace), {}
+            self._moving = self._passes = None
         shapes = tuple((tuple(t.shape), t.dtype) for t in trace.inputs)
         share = 1.0
 
         def work(module: nn.Module, epoch: int) -> tuple[Any, dict[str, Any], bool]:
             nonlocal share
             with self._runs.twin.running():
-                passes = self._runs.passes(module, args, dict(kwargs), shapes, token)
+                passes = self._passes_of(
+                    module, epoch, token, lambda: self._runs.passes(module, args, dict(kwargs), shapes, token)
+                )
                 places = self._places_of(trace, passes, list(looks)) if passes.plain else None
                 if places is None:
                     return *_recorded(module, args, kwargs, looks, token), True
@@ -136,6 +140,19 @@ class Live:
         start = time.perf_counter()
         (output, seen, recorded), epoch, _ = self._runs.twin.steadily(work)
         return Glimpse(output, seen, epoch, time.perf_counter() - start, recorded, share)
+
+    def _passes_of(
+        self, module: nn.Module, epoch: int, token: CancelToken, make: Callable[[], Passes]
+    ) -> Passes:
+        """Return what runs the module, the same in all of an epoch: no module comes or goes in one."""
+        if module is not self._runs.twin.module:  # a copy for one frame, while the model is trained
+            return make()
+        state = (weakref.ref(module), epoch)
+        if self._passes is None or self._passes[0] != state:
+            self._passes = (state, make())
+        passes = self._passes[1]
+        passes.token = token
+        return passes
 
     def _moved(
         self,

@@ -76,7 +76,7 @@ class Passes:
         self.plain = plain
         self.first_seconds = seconds
         self._modules = dict(module.named_modules(remove_duplicate=False))
-        self._recurrent = any(isinstance(part, nn.RNNBase) for part in module.modules())
+        self._parts = list(dict.fromkeys(self._modules.values()))
         self._seconds = 0.0
 
     def on(self, module: nn.Module) -> Passes:
@@ -267,9 +267,7 @@ class Passes:
 
         with ExitStack() as hooks:
             # On every module: with a hook on them, transformer layers run their parts one by one, as traced.
-            for part in self.module.modules():
-                if not isinstance(part, torch.jit.ScriptModule):
-                    hooks.callback(part.register_forward_pre_hook(look).remove)
+            hooks.enter_context(_on_all(self._parts, look))
             if self.plain:  # the recorder applies them itself
                 hooks.enter_context(applied(self.module))
             for path in {path for path, _ in (*wanted, *changes)}:
@@ -303,7 +301,7 @@ class Passes:
     @contextmanager
     def _any_backward(self) -> Iterator[None]:
         """On CUDA, cuDNN refuses the backward of recurrent layers in eval mode; torch's own kernels do it."""
-        if self._recurrent and torch.cuda.is_available():
+        if torch.cuda.is_available() and any(isinstance(part, nn.RNNBase) for part in self._parts):
             with torch.backends.cudnn.flags(enabled=False):
                 yield
         else:
@@ -319,6 +317,20 @@ def _keep_freed_memory() -> None:
     and nobody has to write into it.
     """
     torch.empty(_KEPT_BYTES, dtype=torch.uint8)
+
+
+@contextmanager
+def _on_all(modules: Sequence[nn.Module], hook: Callable[..., None]) -> Iterator[None]:
+    """Hang one hook in front of all modules that take any."""
+    handles = []
+    try:
+        for module in modules:
+            if not isinstance(module, torch.jit.ScriptModule):
+                handles.append(module.register_forward_pre_hook(hook))  # noqa: PERF401  each is taken down
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager

@@ -11,6 +11,7 @@ the sample, bit for bit, although bytes are coarser.
 from __future__ import annotations
 
 import time
+import weakref
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,10 @@ _PROBES = 33
 #: How far a probe may lie from a straight line, in levels of the picture: a byte is 1 / 255.
 _STRAIGHT = 1e-3
 _STRIP_COUNT, _STRIP_SIZE = 4, 36
+
+#: The sample that is painted on as it is looked at, with what it was drawn from: strokes come in their tens.
+_grounds: weakref.WeakKeyDictionary[Exploration, tuple[tuple[Any, ...], NDArray[np.uint8]]]
+_grounds = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -138,7 +143,7 @@ def input_from_picture(exploration: Exploration, picture: NDArray[np.uint8], bas
     _, channels, height, width = row.shape
     if picture.shape != (height, width, 3):
         raise InputError(f"The picture is {picture.shape[:2]}, the model's input {(height, width)}.")
-    original = draw_sample(row, 0, exploration.denormalize).rgb
+    original = _ground(exploration, base)
     wanted = _channels(picture, channels)
     affine = exploration.affine(row) if channels in (1, 3) else None
     if affine is not None:
@@ -149,6 +154,20 @@ def input_from_picture(exploration: Exploration, picture: NDArray[np.uint8], bas
         painted = sample + span * (wanted - _channels(original, channels))
     same = torch.from_numpy((picture == original).all(-1))
     return torch.where(same, row[0].cpu(), painted.to(row.dtype))[None]
+
+
+def _ground(exploration: Exploration, base: int) -> NDArray[np.uint8]:
+    """Return a sample as it is looked at; one of the batch is drawn once while it is painted on."""
+    batch = exploration.batch
+    if base >= batch.count:
+        return draw_sample(batch.row(base), 0, exploration.denormalize).rgb
+    version = 0 if batch.main.is_inference() else batch.main._version
+    key = (id(batch.main), version, id(exploration.denormalize), base)
+    kept = _grounds.get(exploration)
+    if kept is None or kept[0] != key:
+        kept = key, draw_sample(batch.row(base), 0, exploration.denormalize).rgb
+        _grounds[exploration] = kept
+    return kept[1]
 
 
 def input_from_array(exploration: Exploration, array: Any, base: int) -> Tensor:
@@ -232,8 +251,7 @@ def _paint(exploration: Exploration, question: Question) -> Reply:
         strips.append({"node": node, "kind": kind, "start": start, "channels": channels})
         stack.append(pictures)
         start += len(pictures)
-    empty = torch.zeros(0, _STRIP_SIZE, _STRIP_SIZE, dtype=torch.uint8)
-    arrays["tiles"] = (torch.cat(stack) if stack else empty).cpu().numpy()
+    arrays["tiles"] = _stretched(stack).cpu().numpy()
     if shown is not None and shown in found.seen:
         drawn = found.seen[shown][1]
         arrays |= {"maps": drawn.values, "low": drawn.low, "high": drawn.high, "strength": drawn.strength}
@@ -281,7 +299,7 @@ def _nodes(given: Any) -> dict[str, list[int]]:
 
 
 def _strip_look(trace: Trace, node: str, channels: list[int]) -> Callable[[Tensor], object]:
-    """Return a look that draws the channels of a node's strip, each stretched to its own range.
+    """Return a look that draws the channels of a node's strip, which `_stretched` makes bytes of.
 
     The same channels as before, not the strongest ones anew: that takes a fraction of the time, and pictures
     that change their places while one draws can not be followed.
@@ -301,12 +319,19 @@ def _strip_look(trace: Trace, node: str, channels: list[int]) -> Callable[[Tenso
             return None
         values = stack[channels].float().nan_to_num(0.0, 0.0, 0.0)
         mode = "area" if max(values.shape[1:]) > _STRIP_SIZE else "nearest"
-        values = interpolate(values[:, None], size=(_STRIP_SIZE, _STRIP_SIZE), mode=mode)[:, 0]
-        low, high = values.amin((1, 2), keepdim=True), values.amax((1, 2), keepdim=True)
-        span = torch.where(high > low, high - low, torch.ones_like(high))
-        return kind, ((values - low) / span * 255).round().byte()
+        return kind, interpolate(values[:, None], size=(_STRIP_SIZE, _STRIP_SIZE), mode=mode)[:, 0]
 
     return look
+
+
+def _stretched(strips: list[Tensor]) -> Tensor:
+    """Return the tiles of all strips as bytes ``[n, size, size]``, each stretched to its own range."""
+    if not strips:
+        return torch.zeros(0, _STRIP_SIZE, _STRIP_SIZE, dtype=torch.uint8)
+    values = torch.cat(strips)
+    low, high = values.amin((1, 2), keepdim=True), values.amax((1, 2), keepdim=True)
+    span = torch.where(high > low, high - low, torch.ones_like(high))
+    return ((values - low) / span * 255).round().byte()
 
 
 def _layer_look(

@@ -310,7 +310,10 @@ def json_safe(value: Any) -> Any:
     elif isinstance(value, float):
         safe = float(value) if math.isfinite(value) else None
     elif isinstance(value, dict):
-        safe = {str(json_safe(key)): json_safe(child) for key, child in value.items()}
+        safe = {
+            key if type(key) is str and key.isascii() else str(json_safe(key)): json_safe(child)
+            for key, child in value.items()
+        }
     elif isinstance(value, (list, tuple, set, frozenset)):
         safe = [json_safe(child) for child in value]
     elif hasattr(value, "tolist"):
