@@ -114,6 +114,8 @@ def test_while_it_is_dragged_chromium_moves_the_drawing_and_does_not_layer_it_an
     page.wait("ready")
     page.nodes.first.wait_for()
     stage = page.root.locator(".nn-stage")
+    page.root.get_by_label("open one level more", exact=True).click()
+    page.root.locator(".nn-minimap-frame").wait_for()  # its frame moves with the drawing
     # The control: the same drag without the animation that tells Chromium what will move.
     page.page.evaluate(
         "() => { window.animate = Element.prototype.animate; delete Element.prototype.animate; }"

@@ -16,6 +16,7 @@ import { canOpen, type Item } from "./hierarchy";
 import { onGraphKey } from "./keys";
 import { Colouring } from "./Legend";
 import { Minimap } from "./Minimap";
+import { moveTo } from "./moving";
 import { Node } from "./Node";
 import { paintStrips } from "./Strip";
 import { Tools } from "./Tools";
@@ -26,7 +27,6 @@ import { labelOf, lastNode } from "./words";
 const STRIPS_WAIT_MS = 60;
 const PANE_WAIT_MS = 340;
 const SCROLL_PAUSE_MS = 250;
-const REST_MS = 180;
 
 export function GraphView({ store }: { store: Store }) {
   const graph = useMemo(() => graphOf(store), [store]);
@@ -209,8 +209,6 @@ function useGestures(
   world: RefObject<HTMLDivElement | null>,
 ): void {
   const behaviour = useRef<ZoomBehavior<HTMLDivElement, unknown> | null>(null);
-  const resting = useRef(0);
-  const moving = useRef<Animation | null>(null);
   useLayoutEffect(() => {
     const element = stage.current;
     if (!element) return;
@@ -236,33 +234,12 @@ function useGestures(
     const { k, x, y } = graph.viewport.value;
     const element = stage.current;
     if (!element || !world.current) return;
-    const { style } = world.current;
-    style.transform = `translate(${x}px, ${y}px) scale(${k})`;
-    // A layer of its own while it moves, drawn sharp again when it rests.
-    style.willChange = "transform";
-    moving.current ??= heldMovable(world.current);
-    clearTimeout(resting.current);
-    resting.current = window.setTimeout(() => {
-      style.willChange = "";
-      moving.current?.finish();
-      moving.current = null;
-    }, REST_MS);
+    moveTo(world.current, `translate(${x}px, ${y}px) scale(${k})`);
     const known = zoomTransform(element);
     if (known.k !== k || known.x !== x || known.y !== y) {
       behaviour.current?.transform(select(element), zoomIdentity.translate(x, y).scale(k));
     }
   });
-}
-
-/**
- * Chromium sorts all cards into layers again whenever a transform changes (5 ms of every frame with 200 of them),
- * except where an animation says that it will: here is one, which stands still and adds nothing.
- */
-function heldMovable(world: HTMLElement): Animation | null {
-  if (typeof world.animate !== "function") return null; // where nothing is drawn
-  const animation = world.animate({ transform: ["none", "none"] }, { duration: 1000, composite: "add" });
-  animation.pause();
-  return animation;
 }
 
 function wanted(event: Event): boolean {

@@ -5,6 +5,7 @@ import { useComputed, useSignalEffect } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import type { GraphController } from "./controller";
 import type { Drawing } from "./layout";
+import { moveTo } from "./moving";
 import { categoryOf } from "./words";
 
 const WIDTH = 84;
@@ -46,7 +47,7 @@ export function Minimap({ graph, drawing }: { graph: GraphController; drawing: D
     const room = graph.pane.value;
     if (!frame.current) return;
     const { style } = frame.current;
-    style.transform = `translate(${(-view.x / view.k - ox) * sx}px, ${(-view.y / view.k - oy) * sy}px)`;
+    moveTo(frame.current, `translate(${(-view.x / view.k - ox) * sx}px, ${(-view.y / view.k - oy) * sy}px)`);
     style.width = `${(room.width / view.k) * sx}px`;
     style.height = `${(room.height / view.k) * sy}px`;
   });
