@@ -234,8 +234,13 @@ class Task:
         gradients : tuple of Tensor
             Like the activations.
         """
-        leaves = [tensor.detach().requires_grad_() for tensor in tensors]
-        output, values = self._run(leaves, rows, grad=True, read=layers)
+        if self.passes.plain and self._unit is None:
+            # The graph begins at the layers: what comes before them is run as if nobody asked for gradients.
+            edits = dict.fromkeys(map(self.passes.site, layers), _beginning)
+            output, values = self._run(tensors, rows, read=layers, edits=edits)
+        else:
+            leaves = [tensor.detach().requires_grad_() for tensor in tensors]
+            output, values = self._run(leaves, rows, grad=True, read=layers)
         scores = self._scores(output, rows)
         found = self.passes.gradients(scores, values)
         return scores.detach(), [value.detach() for value in values], found
@@ -589,3 +594,10 @@ class Task:
         path, value = next(iter(found.items()))
         self.inputs = (value,)
         return path
+
+
+def _beginning(tensor: Tensor) -> Tensor:
+    """Let a graph begin at what a layer gave, or go on through it, for the rest of a pass."""
+    torch.set_grad_enabled(True)
+    kept = tensor.clone()
+    return kept if kept.requires_grad else kept.requires_grad_()
