@@ -129,6 +129,26 @@ describe("painting live", () => {
     expect(asked.at(-1)?.picture).toBe(59);
   });
 
+  it("goes back to every picture of the screen when what held it up is over", async () => {
+    const { asked, draw, store } = page();
+    let shown = 0;
+    store.synced.run.subscribe(() => {
+      shown += 1;
+    });
+    let answered = 0;
+    const turn = async (picture: number, ms: number) => {
+      draw(picture);
+      vi.advanceTimersByTime(ms - FRAME / 2);
+      for (; answered < asked.length; answered++) await asked[answered]?.answer(`${picture}`);
+      vi.advanceTimersByTime(FRAME / 2);
+    };
+    for (let picture = 0; picture < 20; picture++) await turn(picture, 5 * FRAME);
+    for (let picture = 20; picture < 100; picture++) await turn(picture, FRAME);
+    shown = 0;
+    for (let picture = 100; picture < 160; picture++) await turn(picture, FRAME);
+    expect(shown).toBeGreaterThan(50);
+  });
+
   it("counts answers that were shown, not answers that came", async () => {
     const { asked, draw, live } = page();
     // Two answers for every picture of the screen, of which there are ten a second.

@@ -20,7 +20,7 @@ const REST_MS = 300;
 const EAGER = 0.9;
 /** And faster still where nothing is on its way. */
 const EAGER_IDLE = 0.75;
-const PACE_FRAMES = 5;
+const PACE_FRAMES = 6;
 const PACE_MOST_MS = 100;
 const METER_FRAMES = 12;
 /** The meter's words change no oftener: nobody could read them, and each change lays out the card anew. */
@@ -170,13 +170,16 @@ export class Live {
     return this.next !== null || this.busy.includes(true);
   }
 
-  /** Milliseconds of drawing between two answers that were shown of late; 0 while that is not known. */
+  /**
+   * Milliseconds of drawing between two answers that were shown of late; 0 while that is not known. A mean, because
+   * the screen shows whole pictures of its own only, and without the longest, because anything may hold up a page once.
+   */
   private get interval(): number {
-    const times = this.times.slice(-PACE_FRAMES - 1);
-    if (times.length <= PACE_FRAMES) return 0;
+    const times = this.times.slice(-PACE_FRAMES - 2);
+    if (times.length < PACE_FRAMES + 2) return 0;
     const gaps = times.slice(1).map((time, at) => time - (times[at] as number));
-    const middle = gaps.sort((a, b) => a - b)[PACE_FRAMES >> 1] as number;
-    return Math.min(middle, PACE_MOST_MS);
+    const sum = gaps.reduce((a, b) => a + b) - Math.max(...gaps);
+    return Math.min(sum / PACE_FRAMES, PACE_MOST_MS);
   }
 
   private count(trip: number, meta: { ms: number; recorded: boolean; recomputed?: number }): void {
