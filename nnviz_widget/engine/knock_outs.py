@@ -241,17 +241,15 @@ def _probabilities(task: Task, output: Any, rows: Tensor) -> Tensor:
 
 def axis_of(task: Task, site: str) -> int:
     """Return the axis of a site's channels, as the operations of a pass tell, or else its type."""
-    from nnviz_widget.engine.axes import channel_axes  # noqa: PLC0415  not always wanted
+    from nnviz_widget.engine.attribution.positions import layout_of  # noqa: PLC0415  not always wanted
 
     if site.partition("@")[0].endswith(HEADS):
         return -2
-    recording = task.recording()
-    ref = recording.refs.get(site)
-    if ref is None:
+    layout = layout_of(task)
+    if site not in layout.layers:
         path = site.partition("@")[0]
         return likely_axis(dict(task.passes.module.named_modules(remove_duplicate=False))[path])
-    known = channel_axes(recording.ops).get(ref)
-    dims = len(recording.ops[ref.op].outputs[ref.port].shape)
-    if known is None and dims == 3:
-        return 1 if any(op.name == "conv1d" for op in recording.ops) else 2
+    _, known, shape = layout.layers[site]
+    if known is None and len(shape) == 3:
+        return 1 if layout.series else 2
     return known or 1

@@ -66,6 +66,8 @@ class Layout:
         Number of the last self-attention; -1 where there is none.
     spatial : bool
         Whether the model's own output has positions.
+    series : bool
+        Whether windows move along a single axis somewhere.
     chosen : str
         The layer that `default_layer` took.
     """
@@ -76,6 +78,7 @@ class Layout:
     norms: set[int] = field(default_factory=set)
     attention: int = -1
     spatial: bool = False
+    series: bool = False
     chosen: str = ""
 
 
@@ -111,6 +114,7 @@ def _read(task: Task, recording: Recording) -> Layout:
             layout.attention = op.index
     outputs = [op for op in recording.ops if op.kind == "output" and len(op.outputs[0].shape) > 1]
     layout.spatial = bool(outputs) and len(outputs[0].outputs[0].shape) > 2
+    layout.series = any(op.name == "conv1d" for op in recording.ops)
     return layout
 
 
