@@ -215,6 +215,11 @@ function useGestures(
     const passing = pageScrolls(element);
     const own = zoom<HTMLDivElement, unknown>()
       .scaleExtent([SCALE_MIN, SCALE_MAX])
+      // Known here; d3 would measure, and have the page laid out in the middle of every change.
+      .extent(() => [
+        [0, 0],
+        [graph.pane.peek().width, graph.pane.peek().height],
+      ])
       .clickDistance(4)
       .filter((event: Event) => !passing.now(event) && wanted(event))
       .on("zoom", (event: D3ZoomEvent<HTMLDivElement, unknown>) => {
