@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 from tests import torchvision_stub  # noqa: F401
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 
 class Mlp(nn.Module):
@@ -325,6 +326,54 @@ class TinyVit(nn.Module):
         x = self.patches(x).flatten(2).transpose(1, 2)
         x = torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.position
         return self.head(self.encoder(x)[:, 0])
+
+
+class UNet(nn.Module):
+    """Steps down and up again, with a skip at each size: a map of classes.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        Channels of the input, of each size, and at the bottom.
+    classes : int
+        Channels of the map.
+    norm : bool
+        Whether a batch norm follows each convolution of a step.
+    """
+
+    def __init__(
+        self, widths: Sequence[int] = (3, 4, 8, 16), classes: int = 2, *, norm: bool = False
+    ) -> None:
+        super().__init__()
+        *sizes, bottom = widths
+        self.down = nn.ModuleList(two_convolutions(a, b, norm=norm) for a, b in pairwise(sizes))
+        self.pool = nn.MaxPool2d(2)
+        self.bottom = two_convolutions(sizes[-1], bottom, norm=norm)
+        back = list(reversed(widths[1:]))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(a, b, 2, 2) for a, b in pairwise(back))
+        self.join = nn.ModuleList(two_convolutions(2 * b, b, norm=norm) for b in back[1:])
+        self.head = nn.Conv2d(back[-1], classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        skips = []
+        for step in self.down:
+            x = step(x)
+            skips.append(x)
+            x = self.pool(x)
+        x = self.bottom(x)
+        for up, join, skip in zip(self.up, self.join, reversed(skips), strict=True):
+            x = join(torch.cat([skip, up(x)], 1))
+        return self.head(x)
+
+
+def two_convolutions(inputs: int, outputs: int, *, norm: bool = False) -> nn.Sequential:
+    """Return one step of a U-Net."""
+    parts: list[nn.Module] = []
+    for width in (inputs, outputs):
+        parts.append(nn.Conv2d(width, outputs, 3, padding=1))
+        parts += [nn.BatchNorm2d(outputs)] if norm else []
+        parts.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*parts)
 
 
 class LargeBias(nn.Module):

@@ -8,7 +8,6 @@ and the share of its arithmetic that was computed for them.
 from __future__ import annotations
 
 import copy
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +17,7 @@ import nnviz_widget as nnviz
 from tests.benchmarks.attribution import discard, engine_of, seconds
 from tests.benchmarks.measure import Case, Report, interleave
 from tests.benchmarks.models import resnet18
-from tests.models import seeded, settled, vision
+from tests.models import UNet, seeded, settled, vision
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +39,7 @@ def run(rounds: int | None = None) -> Report:
     occlusion(report, "VGG-16", vision("vgg16"), picture, 16, few, (8,), ">= 4")
     alive = settled(copy.deepcopy(vision("mobilenet_v3_large")), torch.randn(4, 3, 224, 224))
     occlusion(report, "MobileNetV3", alive, picture, 16, few, (16,))
-    occlusion(report, "U-Net, 112 x 112", seeded(UNet), picture[..., :112, :112], 16, few, (8,))
+    occlusion(report, "U-Net, 112 x 112", seeded(u_net), picture[..., :112, :112], 16, few, (8,))
     shapes = nnviz.demo.shapes()
     beside_the_whole(report, "shapes", shapes.model, shapes.inputs[:1], rounds or 15)
     intervention(report, resnet18(), picture, rounds or 30)
@@ -50,35 +49,9 @@ def run(rounds: int | None = None) -> Report:
     return report
 
 
-class UNet(nn.Module):
-    """Four sizes, and skips between them; scores are means over a map of classes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        widths = (3, 32, 64, 128)
-        self.down = nn.ModuleList(_block(a, b) for a, b in pairwise(widths))
-        self.pool, self.bottom = nn.MaxPool2d(2), _block(128, 256)
-        self.up = nn.ModuleList(nn.ConvTranspose2d(2 * n, n, 2, 2) for n in (128, 64, 32))
-        self.join = nn.ModuleList(_block(2 * n, n) for n in (128, 64, 32))
-        self.head = nn.Conv2d(32, 5, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        skips = []
-        for step in self.down:
-            x = step(x)
-            skips.append(x)
-            x = self.pool(x)
-        x = self.bottom(x)
-        for up, join, skip in zip(self.up, self.join, reversed(skips), strict=True):
-            x = join(torch.cat([skip, up(x)], 1))
-        return self.head(x).mean((2, 3))
-
-
-def _block(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True),
-        nn.Conv2d(outputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True),
-    )  # fmt: skip
+def u_net() -> nn.Module:
+    """Return a network of four sizes, whose scores are means over a map of classes."""
+    return nn.Sequential(UNet((3, 32, 64, 128, 256), 5, norm=True), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
 def occlusion(

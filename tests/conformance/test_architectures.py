@@ -324,41 +324,8 @@ def test_swin_t_keeps_shifted_blocks_apart() -> None:
 # -- small networks of every other kind ---------------------------------------------------------------------
 
 
-def two_convolutions(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, padding=1),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(outputs, outputs, 3, padding=1),
-        nn.ReLU(inplace=True),
-    )
-
-
-class UNet(nn.Module):
-    """Two steps down, two up, a skip at each size."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.down = nn.ModuleList([two_convolutions(3, 4), two_convolutions(4, 8)])
-        self.pool = nn.MaxPool2d(2)
-        self.bottom = two_convolutions(8, 16)
-        self.up = nn.ModuleList([nn.ConvTranspose2d(16, 8, 2, 2), nn.ConvTranspose2d(8, 4, 2, 2)])
-        self.join = nn.ModuleList([two_convolutions(16, 8), two_convolutions(8, 4)])
-        self.head = nn.Conv2d(4, 2, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        skips = []
-        for step in self.down:
-            x = step(x)
-            skips.append(x)
-            x = self.pool(x)
-        x = self.bottom(x)
-        for up, join, skip in zip(self.up, self.join, reversed(skips), strict=True):
-            x = join(torch.cat([skip, up(x)], 1))
-        return self.head(x)
-
-
 def test_skips_of_a_u_net_lead_from_each_size_to_the_same_size() -> None:
-    graph = checked(seeded(UNet), image(2, 16))
+    graph = checked(seeded(models.UNet), image(2, 16))
     assert [node.id for node in merges(graph)] == ["/cat", "/cat#1"]
     # The activation is in place: what is joined is what it left.
     assert sources(graph, "/cat") == ["down.1.3", "up.0"]

@@ -24,10 +24,9 @@ from tests.conformance.test_architectures import (
     WORDS,
     Autoencoder,
     GruSeries,
-    UNet,
     language_model,
 )
-from tests.models import image, seeded, settled, vision
+from tests.models import UNet, image, seeded, settled, vision
 
 if TYPE_CHECKING:
     from collections.abc import Callable
