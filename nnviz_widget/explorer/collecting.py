@@ -27,6 +27,8 @@ USERS, OWN = 50_000, 1_000_000
 _OLDER = (100, 1_000)
 #: So many new objects are a build worth aging; and so many are aged until everything has been looked at.
 _MANY, _MOST = 50_000, 5_000_000
+#: Frozen objects up to which they are Python's own: 3.12 starts with a few hundred.
+_PYTHONS = 1_000
 #: Entered again where the collector runs inside and somebody's finalizer builds, too.
 _lock = threading.RLock()
 
@@ -37,12 +39,15 @@ class _Builds:
     def __init__(self) -> None:
         self._under_way: list[int] = []
         self._before = self._ours = gc.get_threshold()
+        #: How often the young had been looked at when the thresholds were set.
+        self._looks = 0
         #: How often everything had been looked at, and how many objects have been aged since.
         self._full, self._aged = -1, 0
 
     def begin(self, new: int) -> None:
         if not self._under_way:
             self._before = self._ours = gc.get_threshold()
+            self._looks = gc.get_count()[1]
         self._under_way.append(new)
         self._set((min(self._under_way), *_OLDER))
 
@@ -55,12 +60,12 @@ class _Builds:
         if self._before[0] and gc.get_threshold() == self._ours:
             self._age()
             gc.set_threshold(*wanted)
-            self._ours = wanted
+            self._ours, self._looks = wanted, gc.get_count()[1]
 
     def _age(self) -> None:
-        young, middle, _ = gc.get_count()
-        new = young + (middle * self._ours[0] if self._ours is not self._before else 0)
-        if new < _MANY or gc.get_freeze_count():
+        young, looks, _ = gc.get_count()
+        new = young + max(0, looks - self._looks) * self._ours[0]
+        if new < _MANY or gc.get_freeze_count() > _PYTHONS:
             return  # frozen objects are somebody's: aging would thaw them
         full = gc.get_stats()[-1]["collections"]
         if full != self._full:
