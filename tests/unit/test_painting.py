@@ -10,7 +10,7 @@ from torch import nn
 import nnviz_widget as nnviz
 from nnviz_widget.engine.jobs import CancelToken
 from nnviz_widget.errors import InputError
-from nnviz_widget.explorer.painting import PAINTING, probe
+from nnviz_widget.explorer.painting import PAINTING, input_from_picture, probe
 from nnviz_widget.explorer.pictures import draw_sample, read_denormalize
 from nnviz_widget.explorer.replies import Question
 
@@ -180,6 +180,49 @@ def test_values_that_no_module_sees_are_read_the_slow_way_and_are_right(explorer
     exact = engine.trace(other)
     for name in names:
         assert torch.equal(seen.seen[name], exact.activation(name)), name
+
+
+def test_a_layer_that_is_replaced_between_two_frames_is_run_and_looked_at(x):
+    model = Net().eval()
+    with torch.no_grad(), nnviz.Engine(model) as engine:
+        trace = engine.trace(x[:1])
+        for conv in (model.conv, nn.Conv2d(3, 5, 3, padding=1)):
+            model.conv = conv
+            for frame in range(4):  # other pictures altogether: none is answered from the one before
+                given = torch.randn(1, 3, 8, 10, generator=torch.Generator().manual_seed(frame))
+                found = engine.glimpse(trace, (given,), looks={"conv": torch.clone})
+                torch.testing.assert_close(found.seen["conv"], conv(given))
+                torch.testing.assert_close(found.output, model(given))
+        hooks = [{**part._forward_pre_hooks, **part._forward_hooks} for part in engine._twin.module.modules()]
+        assert not any(hooks)
+
+
+def test_a_frame_stops_where_it_is_cancelled_although_others_ran_before_it(x):
+    model = Net().eval()
+    looked: list[str] = []
+    with torch.no_grad(), nnviz.Engine(model) as engine:
+        trace = engine.trace(x[:1])
+        engine.glimpse(trace, (x[1:2],), looks={"conv": torch.clone, "mix": torch.clone})
+
+        def frame(token):
+            looks = {"conv": lambda _: token.cancel(), "mix": lambda _: looked.append("mix")}
+            return engine._live.run(trace, (torch.randn_like(x[:1]),), {}, looks, token)
+
+        job = engine.jobs.submit(frame)
+        job.wait(10)
+        assert job.state == "cancelled"
+        assert looked == []
+
+
+def test_a_sample_that_is_changed_in_place_is_painted_on_as_it_is_now(explorer):
+    exploration, batch = explorer._exploration, explorer._exploration.batch
+    picture = draw_sample(batch.row(1), 0, exploration.denormalize).rgb
+    first = exploration.ask(lambda: input_from_picture(exploration, picture, 1))
+    torch.testing.assert_close(first, batch.row(1), rtol=0, atol=0)
+    batch.main[1].add_(0.25)
+    picture = draw_sample(batch.row(1), 0, exploration.denormalize).rgb
+    second = exploration.ask(lambda: input_from_picture(exploration, picture, 1))
+    torch.testing.assert_close(second, batch.row(1), rtol=0, atol=0)
 
 
 def test_values_between_modules_are_read_from_the_module_that_takes_them(x):
