@@ -33,6 +33,9 @@ const SLIDERS: [keyof Adjust, string, number, number, number][] = [
   ["noise", "noise", 0, 0.6, 0.01],
 ];
 
+/** Where page and kernel share so few, what the ink takes is missing from the network. */
+const FEW_CORES = (navigator.hardwareConcurrency || 2) <= 4;
+
 /** The painting of each view, while that view lives: closing the card is no reason to lose it. */
 const kept = new WeakMap<Store, Easel>();
 
@@ -128,7 +131,7 @@ function Work({ store, easel, live }: WorkProps) {
 
   useLayoutEffect(() => {
     const element = canvas.current as HTMLCanvasElement;
-    const made = new Board(element, easel, () => live.waiting);
+    const made = new Board(element, easel, () => FEW_CORES && live.waiting);
     board.current = made;
     live.onShown = () => made.now();
     const measure = () => made.fit(element.clientWidth, element.clientHeight);

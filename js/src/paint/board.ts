@@ -1,8 +1,8 @@
 // What the painter's canvas shows: the picture, and on it where the tool is. It is painted, not made of elements: an
 // element that moves with the pointer is laid out and layered anew with all cards of the page, sixty times a second.
 //
-// While the network follows, the canvas is painted along with its answers, and at least every `PATIENT_MS`: where page
-// and kernel share two cores, a picture of the screen for the ink alone takes as long as half a picture for both.
+// Where page and kernel share few cores, and while the network follows, the canvas is painted along with its answers,
+// and at least every `PATIENT_MS`: a picture of the screen for the ink alone takes half as long as one for both.
 
 import type { Picture } from "./picture";
 
@@ -27,7 +27,7 @@ export class Board {
   constructor(
     private readonly canvas: HTMLCanvasElement,
     private readonly size: { width: number; height: number },
-    /** Whether an answer is under way, which will be shown by `now`. */
+    /** Whether to wait for an answer that is under way, with which `now` is called. */
     private readonly followed: () => boolean = () => false,
   ) {
     this.pixels.width = size.width;
