@@ -168,6 +168,14 @@ class Frame:
         self.error: BaseException | None = None
         self.source: tuple[str, int] = ("", 0)
 
+    def release(self) -> None:
+        """Let go of what is around each call in here: in a circle all of it would wait for the collector."""
+        waiting = [self]
+        while waiting:
+            frame = waiting.pop()
+            frame.parent = None
+            waiting += [child for child in frame.children if isinstance(child, Frame)]
+
     def looks_like_leaf(self, more: int = 0) -> bool:
         """Whether this call, as far as it went (and `more` operations), is one node of the graph.
 
@@ -249,7 +257,8 @@ class Recording:
             self._graph = assemble(self, parts)
             self._graph.kind = self.kind
             self.weights = list(_weights(parts))
-            self.root = None  # it holds on to the modules
+            self.root.release()  # it holds on to the modules
+            self.root = None
         return self._graph
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
 import random
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -1080,3 +1082,16 @@ def test_statistics_of_nothing_are_nothing() -> None:
     assert stats.numel == 0
     assert stats.counts == (0, 0, 0)
     assert stats.mean != stats.mean
+
+
+def test_a_pass_whose_graph_is_drawn_lets_go_of_the_modules_without_the_collector() -> None:
+    model = nn.Sequential(nn.Sequential(nn.Linear(3, 3), nn.ReLU()), nn.Linear(3, 3))
+    alive = [weakref.ref(part) for part in model.modules()]
+    gc.disable()
+    try:
+        recording = record(model, (torch.ones(1, 3),))
+        assert len(recording.graph.nodes) == 5
+        del model
+        assert [part() for part in alive] == [None] * 5
+    finally:
+        gc.enable()
