@@ -149,6 +149,7 @@ def test_a_checkpoint_from_python_opens_the_page_and_one_without_difference_is_w
 
 def test_the_changed_network_stands_beside_itself_as_it_is(explorer):
     explorer.notebook.python("w.select('stem.relu', channel=3)")
+    explorer.root.locator('[data-panel="maps"][data-layer="stem.relu"]').wait_for()
     explorer.root.locator('[role="tab"]').first.focus()
     explorer.page.keyboard.press("a")
     explorer.root.locator('.nn-change-kinds [data-kind="ablate"]').click()
