@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CHANNELS_LAST", "Patch", "boxes_of", "crop", "laid", "lay", "order_of", "smallest"]
 
+#: From so many boxes on they are copied together.
+_SEVERAL = 4
 #: The order of memory with channels innermost, by the number of axes.
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
@@ -157,14 +159,19 @@ def crop(
     shape[0] = len(rows)
     for axis, size in zip(axes, sizes, strict=True):
         shape[axis] = size
-    cut = torch.empty(shape, dtype=whole.dtype, device=whole.device, memory_format=order_of(whole))
     lengths = np.asarray([whole.shape[axis] for axis in axes], np.int64)
     long = np.asarray(sizes, np.int64)
-    if (starts < 0).any() or (starts + long > lengths).any():
-        cut.fill_(fill)
-    begins, ends = np.maximum(starts, 0), np.minimum(starts + long, lengths)
-    every = range(len(rows))
-    _copy(_Corners(whole, rows, begins), _Corners(cut, every, begins - starts), axes, ends - begins)
+    outside = bool((starts < 0).any() or (starts + long > lengths).any())
+    # Around a value that is no more than what is cut, a margin is the smaller work.
+    if len(rows) >= _SEVERAL and (not outside or whole.numel() <= prod(shape)):
+        cut = _gathered(whole, rows, axes, starts, sizes, fill=fill)
+    else:
+        cut = torch.empty(shape, dtype=whole.dtype, device=whole.device, memory_format=order_of(whole))
+        if outside:
+            cut.fill_(fill)
+        begins, ends = np.maximum(starts, 0), np.minimum(starts + long, lengths)
+        every = range(len(rows))
+        _copy(_Corners(whole, rows, begins), _Corners(cut, every, begins - starts), axes, ends - begins)
     if over is not None:
         lay(cut, axes, starts, over)
     return cut
@@ -177,17 +184,31 @@ def lay(cut: Tensor, axes: Sequence[int], starts: NDArray[np.int64], patch: Patc
     begins = np.maximum(at, starts)
     ends = np.minimum(at + np.asarray(sizes, np.int64), starts + long)
     into, out_of, size = begins - starts, begins - at, ends - begins
-    if len(into) > 1 and not any((part[1:] != part[0]).any() for part in (into, out_of, size)):
-        if (size[0] > 0).all():
-            target, source = cut, patch.tensor
-            for axis, to, of, n in zip(
-                axes, into[0].tolist(), out_of[0].tolist(), size[0].tolist(), strict=True
-            ):
-                target, source = target.narrow(axis, to, n), source.narrow(axis, of, n)
-            target.copy_(source)
+    ways, which = _alike(np.concatenate((into, out_of, size), 1))
+    if len(ways) * _SEVERAL > len(into):
+        every = range(len(into))
+        _copy(_Corners(patch.tensor, every, out_of), _Corners(cut, every, into), axes, size)
         return
-    every = range(len(into))
-    _copy(_Corners(patch.tensor, every, out_of), _Corners(cut, every, into), axes, size)
+    # Most lie alike, but for those at the edges.
+    for number, (to, of, n) in enumerate(ways.reshape(len(ways), 3, -1).tolist()):
+        if min(n, default=1) <= 0:
+            continue
+        target, source = cut, patch.tensor
+        for axis, *place in zip(axes, to, of, n, strict=True):
+            target, source = target.narrow(axis, place[0], place[2]), source.narrow(axis, place[1], place[2])
+        if len(ways) == 1:
+            target.copy_(source)
+        else:
+            rows = torch.from_numpy(np.flatnonzero(which == number)).to(cut.device)
+            target.index_copy_(0, rows, source.index_select(0, rows))
+
+
+def _alike(ways: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
+    """Return each different row once, and which of these every row is."""
+    if len(ways) < _SEVERAL:
+        return ways, np.arange(len(ways))
+    found, which = np.unique(ways, axis=0, return_inverse=True)
+    return found, which.reshape(-1)
 
 
 def laid(whole: Tensor, rows: Sequence[int], patch: Patch) -> Tensor:
@@ -205,6 +226,52 @@ def order_of(tensor: Tensor) -> torch.memory_format:
     inner = CHANNELS_LAST.get(tensor.dim())
     last = inner is not None and tensor.is_contiguous(memory_format=inner) and not tensor.is_contiguous()
     return inner if inner is not None and last else torch.contiguous_format
+
+
+def _gathered(
+    whole: Tensor,
+    rows: Sequence[int],
+    axes: Sequence[int],
+    starts: NDArray[np.int64],
+    sizes: Sequence[int],
+    *,
+    fill: float,
+) -> Tensor:
+    """Cut boxes with one index into a view of all boxes that there are."""
+    lengths = np.asarray([whole.shape[axis] for axis in axes], np.int64)
+    before = np.maximum(-starts.min(0), 0)
+    after = np.maximum((starts + np.asarray(sizes, np.int64) - lengths).max(0), 0)
+    if before.any() or after.any():
+        starts = starts + before
+        whole = _with_margin(whole, axes, before.tolist(), after.tolist(), fill)
+    inner, stride = list(whole.shape), whole.stride()
+    for axis, size in zip(axes, sizes, strict=True):
+        inner[axis] = size
+    # In the order of memory, so that what lies together is copied together.
+    order = sorted(range(1, whole.dim()), key=lambda axis: (-stride[axis], axis))
+    corners = [whole.shape[axis] - size + 1 for axis, size in zip(axes, sizes, strict=True)]
+    boxes = whole.as_strided(
+        [len(whole), *corners, *(inner[axis] for axis in order)],
+        [stride[0], *(stride[axis] for axis in axes), *(stride[axis] for axis in order)],
+        int(whole.storage_offset()),
+    )
+    at = np.concatenate((np.asarray(rows, np.int64)[:, None], starts), 1).T
+    found: Tensor = boxes[tuple(torch.from_numpy(np.ascontiguousarray(one)).to(whole.device) for one in at)]
+    return found.permute(0, *(1 + order.index(axis) for axis in range(1, whole.dim())))
+
+
+def _with_margin(
+    whole: Tensor, axes: Sequence[int], before: Sequence[int], after: Sequence[int], fill: float
+) -> Tensor:
+    shape = list(whole.shape)
+    for axis, left, right in zip(axes, before, after, strict=True):
+        shape[axis] += left + right
+    wide = torch.empty(shape, dtype=whole.dtype, device=whole.device, memory_format=order_of(whole))
+    inside = wide.fill_(fill)
+    for axis, left in zip(axes, before, strict=True):
+        inside = inside.narrow(axis, left, whole.shape[axis])
+    inside.copy_(whole)
+    return wide
 
 
 def _copy(source: _Corners, target: _Corners, axes: Sequence[int], sizes: NDArray[np.int64]) -> None:
