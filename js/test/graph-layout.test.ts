@@ -236,6 +236,16 @@ describe("a level", () => {
     expect(layouter.draw(new Set(["layer1"]))).toEqual(before);
   });
 
+  it("draws a group that was foreseen as any other", () => {
+    const hierarchy = buildHierarchy(resnet());
+    const open = new Set(["layer1"]);
+    const layouter = new Layouter(hierarchy);
+    const closed = layouter.draw(new Set());
+    layouter.foresee(hierarchy.of("layer1") as Item, open);
+    expect(layouter.draw(new Set())).toEqual(closed);
+    expect(layouter.draw(open)).toEqual(new Layouter(hierarchy).draw(open));
+  });
+
   it("rehearses in short steps, with a level that has branches, joins and skips", () => {
     const steps = rehearsal();
     let count = 0;

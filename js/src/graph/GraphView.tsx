@@ -138,6 +138,7 @@ function pointing(graph: GraphController) {
       view.hoveredNode.value = item ? item.rep : null;
       graph.hoveredWire.value = segment ?? null;
       if (item) {
+        if (buttonAt(event)) graph.foresee(item);
         const value = colourWords(item, coloursOf(graph).peek()) || lastNode(item)?.source;
         view.hover.value = { what: labelOf(item), value: value || undefined };
       } else view.hover.value = segment ? { what: `tensor ${shapesOn(graph, segment)}` } : null;

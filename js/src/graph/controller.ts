@@ -13,7 +13,7 @@ import { openAtFirst, outOfFolds, withOnlyChildren } from "./opening";
 import { Picture } from "./picture";
 import { rehearse } from "./rehearsal";
 import { countInside, findIds, prepareSearch } from "./search";
-import { inSlices } from "./slices";
+import { inSlices, soon } from "./slices";
 import { cardsInSight, goesOn, whereFailed } from "./steady";
 import { centred, close, home, inSight, type Size, scaled, type Viewport, whole } from "./viewport";
 import { nameOf } from "./words";
@@ -186,6 +186,12 @@ export class GraphController extends Picture {
   }
 
   // ---- opening and closing -----------------------------------------------------------------------------
+
+  /** The pointer is on a closed group: a click will find it laid out. */
+  foresee(item: Item): void {
+    const opens = canOpen(item) && item.kind !== "fold" && !isOpen(item, this.store.view.open.peek());
+    if (opens) soon(() => this.layouter.peek()?.foresee(item, this.opened(item)));
+  }
 
   toggle(id: string): void {
     const item = this.hierarchy.peek()?.items.get(id);

@@ -76,6 +76,11 @@ export class Layouter {
     readonly direction: Direction = "down",
   ) {}
 
+  /** Lays out a group that may be opened next: what it takes longest for is then known. */
+  foresee(item: Item, open: Open): void {
+    this.group(item, open);
+  }
+
   /** All of it, or one open group alone, in its frame. */
   draw(open: Open, alone: Item = this.hierarchy.root): Drawing {
     const layout = this.group(alone, open);

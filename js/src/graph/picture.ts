@@ -27,14 +27,15 @@ export class Picture {
   /** The group that is drawn alone. */
   readonly alone: ReadonlySignal<Item | null>;
   readonly drawing: ReadonlySignal<Drawing | null>;
+  protected readonly layouter: ReadonlySignal<Layouter | null>;
 
   constructor(private readonly view: View) {
     this.alone = computed(() => this.itemOf(this.entered.value.at(-1) ?? null, this.hierarchy.value) ?? null);
-    const layouter = computed(() =>
+    this.layouter = computed(() =>
       this.hierarchy.value ? new Layouter(this.hierarchy.value, this.direction.value) : null,
     );
     this.drawing = computed(
-      () => layouter.value?.draw(view.open.value, this.alone.value ?? undefined) ?? null,
+      () => this.layouter.value?.draw(view.open.value, this.alone.value ?? undefined) ?? null,
     );
   }
 

@@ -30,7 +30,7 @@ export function inSlices<T>(
 }
 
 /** In the next task. Of timers that follow one another browsers make each wait for 4 ms, of posted tasks not. */
-function soon(task: () => void): void {
+export function soon(task: () => void): void {
   const { scheduler } = globalThis as { scheduler?: Scheduler };
   if (scheduler?.postTask) void scheduler.postTask(task);
   else setTimeout(task);
