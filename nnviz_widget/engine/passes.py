@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 __all__ = ["Passes", "first_tensor", "graph_of", "replace_first"]
 
 _CHECK_SECONDS = 0.025  # a cancel is looked for about this often inside one backward
+_LOOK_SECONDS = 0.005  # and in a forward, where it costs less and modules take unlike times
+_FUSED = (nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.MultiheadAttention)
 _KEPT_BYTES = 31 << 20  # just below the largest block from which glibc learns
 
 
@@ -156,7 +158,7 @@ class Passes:
         if self.plain:
             output = None
             with (
-                self._hooked(read, edits or {}, stop=stop) as kept,
+                self._hooked(read, edits or {}, rows, stop=stop) as kept,
                 torch.set_grad_enabled(grad),
                 uncompiled(self.module),
                 _looking(self._modules, looks or {}),
@@ -166,7 +168,7 @@ class Passes:
             missing = [layer for layer in read if self.resolve(layer) not in kept]
             values = [] if missing else [kept[self.resolve(layer)] for layer in read]
         else:
-            output, values, missing = self._recorded(args, kwargs, read, edits or {}, grad=grad)
+            output, values, missing = self._recorded(args, kwargs, rows, read, edits or {}, grad=grad)
         if missing:
             raise UnknownLayerError(f"{_name(self.resolve(missing[0]))!r} did not run on this input.")
         self.check()
@@ -237,7 +239,7 @@ class Passes:
 
     @contextmanager
     def _hooked(
-        self, read: Sequence[str | nn.Module], edits: Mapping[str, Edit], *, stop: bool = False
+        self, read: Sequence[str | nn.Module], edits: Mapping[str, Edit], rows: int, *, stop: bool = False
     ) -> Iterator[dict[tuple[str, int], Tensor]]:
         """Hang the hooks of one pass; yields what the modules gave, by path and call."""
         kept: dict[tuple[str, int], Tensor] = {}
@@ -266,8 +268,7 @@ class Passes:
             return take
 
         with ExitStack() as hooks:
-            # On every module: with a hook on them, transformer layers run their parts one by one, as traced.
-            hooks.enter_context(_on_all(self._parts, look))
+            hooks.enter_context(_on_all(self._watched(rows), look))
             if self.plain:  # the recorder applies them itself
                 hooks.enter_context(applied(self.module))
             for path in {path for path, _ in (*wanted, *changes)}:
@@ -278,17 +279,29 @@ class Passes:
         self,
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
+        rows: int,
         read: Sequence[str | nn.Module],
         edits: Mapping[str, Edit],
         *,
         grad: bool,
     ) -> tuple[Any, list[Tensor], list[str | nn.Module]]:
-        with self._hooked(read, edits) as kept:
+        with self._hooked(read, edits, rows) as kept:
             run = record(
                 self.module, tuple(args), dict(kwargs), keep=None, grad=grad, token=self.token, attached=grad
             )
         missing = [layer for layer in read if self.resolve(layer) not in kept]
         return run.output, [] if missing else [kept[self.resolve(layer)] for layer in read], missing
+
+    def _watched(self, rows: int) -> Sequence[nn.Module]:
+        """Return the modules before which a cancel is looked for: so many that it is found soon, no more.
+
+        A hook on every module takes a tenth of a pass of ResNet-18.
+        """
+        seconds = max(self.first_seconds, self._seconds) * rows
+        # With a hook on them, transformer layers run their parts one by one, as traced.
+        if not seconds or any(isinstance(part, _FUSED) for part in self._parts):
+            return self._parts
+        return self._parts[:: max(1, int(len(self._parts) * _LOOK_SECONDS / seconds))]
 
     def _interruptible(self, result: Tensor) -> None:
         """Let a long backward, which is one call into C++, look for a cancel at some of its nodes."""
