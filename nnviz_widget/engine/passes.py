@@ -39,6 +39,7 @@ __all__ = ["Passes", "first_tensor", "graph_of", "replace_first"]
 
 _CHECK_SECONDS = 0.025  # a cancel is looked for about this often inside one backward
 _LOOK_SECONDS = 0.005  # and in a forward, where it costs less and modules take unlike times
+_LOOKS = 8  # in one forward at least, however short it is
 _FUSED = (nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.MultiheadAttention)
 _KEPT_BYTES = 31 << 20  # just below the largest block from which glibc learns
 
@@ -301,7 +302,7 @@ class Passes:
         # With a hook on them, transformer layers run their parts one by one, as traced.
         if not seconds or any(isinstance(part, _FUSED) for part in self._parts):
             return self._parts
-        return self._parts[:: max(1, int(len(self._parts) * _LOOK_SECONDS / seconds))]
+        return self._parts[:: max(1, int(len(self._parts) * min(_LOOK_SECONDS / seconds, 1 / _LOOKS)))]
 
     def _interruptible(self, result: Tensor) -> None:
         """Let a long backward, which is one call into C++, look for a cancel at some of its nodes."""
