@@ -131,6 +131,7 @@ class Exploration:
         self.denormalize = denormalize
         self.announce: Callable[..., None] = _nobody
         self.sample = 0
+        self._announced = False
         self.run_number = 0
         self.current: Trace | None = None
         self.failure: NNVizError | None = None
@@ -170,7 +171,8 @@ class Exploration:
 
     def wait(self) -> Trace:
         """Return the run on the screen; waits for the first one, and starts it where it was stopped."""
-        if self.current is None and self.failure is None:
+        # A run is there a moment before it is announced; who waits for it reads what was announced.
+        if not self._announced and self.failure is None:
             try:
                 self.ask(self._ensure)
             except Cancelled:
@@ -264,6 +266,7 @@ class Exploration:
         if self.run_number == 1 or changed:
             news["info"] = {"flops": sum(node.flops for node in trace.graph.nodes)}
         self.announce(**news)
+        self._announced = True
         return {
             "sample": sample,
             "ms": run["ms"],
