@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
+from nnviz_widget.engine.attribution.positions import layout_of
 from nnviz_widget.engine.interventions import likely_axis
 from nnviz_widget.engine.sites import HEADS
 from nnviz_widget.engine.streaming import Stream
@@ -241,8 +242,6 @@ def _probabilities(task: Task, output: Any, rows: Tensor) -> Tensor:
 
 def axis_of(task: Task, site: str) -> int:
     """Return the axis of a site's channels, as the operations of a pass tell, or else its type."""
-    from nnviz_widget.engine.attribution.positions import layout_of  # noqa: PLC0415  not always wanted
-
     if site.partition("@")[0].endswith(HEADS):
         return -2
     layout = layout_of(task)

@@ -107,7 +107,7 @@ class Live:
             From the id of a node or group to what is called with its activation at once: it may be
             overwritten afterwards.
         token : CancelToken
-            Looked at at every module.
+            Looked at several times in a pass.
         """
         if self._trace is None or self._trace() is not trace:
             self._trace, self._places = weakref.ref(trace), {}

@@ -2,7 +2,7 @@
 
 A single pass that is looked into from all sides is ``recorder``'s. Here the model runs again and again on
 batches, as fast as it can, and only what was asked for is kept: hooks on a few modules, a look for a cancel
-at every module, and at places spread over a backward. Nothing stays behind on the modules, and nothing is
+before some modules, and at places spread over a backward. Nothing stays behind on the modules, and nothing is
 ever written into ``.grad``.
 
 A model that draws random numbers, or writes into its own tensors while it runs, would do so to the user's;
@@ -80,6 +80,7 @@ class Passes:
         self.first_seconds = seconds
         self._modules = dict(module.named_modules(remove_duplicate=False))
         self._parts = list(dict.fromkeys(self._modules.values()))
+        self._fused = any(isinstance(part, _FUSED) for part in self._parts)
         self._seconds = 0.0
 
     def on(self, module: nn.Module) -> Passes:
@@ -300,7 +301,7 @@ class Passes:
         """
         seconds = max(self.first_seconds, self._seconds) * rows
         # With a hook on them, transformer layers run their parts one by one, as traced.
-        if not seconds or any(isinstance(part, _FUSED) for part in self._parts):
+        if not seconds or self._fused:
             return self._parts
         return self._parts[:: max(1, int(len(self._parts) * min(_LOOK_SECONDS / seconds, 1 / _LOOKS)))]
 

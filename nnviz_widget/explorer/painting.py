@@ -47,7 +47,7 @@ _STRAIGHT = 1e-3
 _STRIP_COUNT, _STRIP_SIZE = 4, 36
 
 #: The sample that is painted on as it is looked at, with what it was drawn from: strokes come in their tens.
-_grounds: weakref.WeakKeyDictionary[Exploration, tuple[tuple[Any, ...], NDArray[np.uint8]]]
+_grounds: weakref.WeakKeyDictionary[Exploration, tuple[tuple[int, int], NDArray[np.uint8]]]
 _grounds = weakref.WeakKeyDictionary()
 
 
@@ -161,8 +161,7 @@ def _ground(exploration: Exploration, base: int) -> NDArray[np.uint8]:
     batch = exploration.batch
     if base >= batch.count:
         return draw_sample(batch.row(base), 0, exploration.denormalize).rgb
-    version = 0 if batch.main.is_inference() else batch.main._version
-    key = (id(batch.main), version, id(exploration.denormalize), base)
+    key = (base, 0 if batch.main.is_inference() else batch.main._version)
     kept = _grounds.get(exploration)
     if kept is None or kept[0] != key:
         kept = key, draw_sample(batch.row(base), 0, exploration.denormalize).rgb

@@ -24,6 +24,8 @@ __all__ = ["calm", "hush"]
 
 #: The comms of explorers, by id.
 _comms: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+#: Kernels that are calm already.
+_calm: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def hush(comm: Any, receive: Callable[[Any], None]) -> None:
@@ -55,8 +57,9 @@ def calm(comm: Any) -> None:
     if publish is None or not hasattr(kernel, "get_parent"):  # another kind of kernel
         return
     _comms[comm.comm_id] = comm
-    if getattr(publish, "calm", False):
+    if kernel in _calm:
         return
+    _calm.add(kernel)
 
     @wraps(publish)
     def quieter(status: str, channel: str, *rest: Any, **options: Any) -> None:
@@ -64,7 +67,6 @@ def calm(comm: Any) -> None:
         if not (asked and _is_question(kernel.get_parent("shell"))):
             publish(status, channel, *rest, **options)
 
-    quieter.calm = True  # type: ignore[attr-defined]
     kernel._publish_status = quieter
 
 
