@@ -356,14 +356,17 @@ def measure_large(
     report.figure(f"{what}: bare forward and a widget", [leg["total"] / 1000 for leg in bare])
     report.figure(f"{what}: longest task", [leg["block"] / 1000 for leg in runs], aim="< 100")
     report.figure(f"{what}: longest task, bare", [leg["block"] / 1000 for leg in bare])
-    show(lab, notebook, index, ".nnviz [data-node]")
-    settle(lab, 1.0)
-    for words, act in ACTS.items():
-        lab.page.evaluate("graphs.longest()")
-        act(lab, notebook.cell(index).locator(".nnviz"))
-        settle(lab, 0.8)
-        blocked = lab.page.evaluate("graphs.frame().then(() => graphs.longest())")
-        report.figure(f"{what}: longest task, {words}", [blocked / 1000], aim="< 100")
+    blocks: dict[str, list[float]] = {words: [] for words in ACTS}
+    for _ in range(rounds):
+        show(lab, notebook, index, ".nnviz [data-node]")
+        settle(lab, 1.0)
+        for words, act in ACTS.items():
+            lab.page.evaluate("graphs.longest()")
+            act(lab, notebook.cell(index).locator(".nnviz"))
+            settle(lab, 0.8)
+            blocks[words].append(lab.page.evaluate("graphs.frame().then(() => graphs.longest())") / 1000)
+    for words, times in blocks.items():
+        report.figure(f"{what}: longest task, {words}", times, aim="< 100")
 
 
 def _search(_lab: Lab, root: Any) -> None:
@@ -372,8 +375,12 @@ def _search(_lab: Lab, root: Any) -> None:
     root.locator("input[type=search], input[type=text]").first.press_sequentially("linear", delay=60)
 
 
-def _open(_lab: Lab, root: Any) -> None:
-    root.locator('.nn-node[data-open="false"] [data-act="toggle"]').first.click()
+def _open(lab: Lab, root: Any) -> None:
+    """Click as a hand does; Playwright's own click has the page styled to see what it would hit."""
+    button = root.locator('.nn-node[data-open="false"] [data-act="toggle"]').first.bounding_box()
+    lab.page.mouse.move(button["x"] + button["width"] / 2, button["y"] + button["height"] / 2)
+    lab.page.mouse.down()
+    lab.page.mouse.up()
 
 
 def _hover(lab: Lab, root: Any) -> None:

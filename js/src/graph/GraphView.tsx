@@ -117,9 +117,10 @@ function pointing(graph: GraphController) {
       const segment = item ? undefined : segmentAt(event);
       const member = graph.itemOf(button?.dataset.member ?? null);
       if (item?.kind === "fold" && button) graph.holdFocus();
-      if (member) graph.takeOut(member);
-      else if (item && button && event.shiftKey && item.kind === "fold") graph.unfold(item);
-      else if (item && button) graph.toggle(item.id);
+      if (member) graph.pressed(member, () => graph.takeOut(member));
+      else if (item && button && event.shiftKey && item.kind === "fold")
+        graph.pressed(item, () => graph.unfold(item));
+      else if (item && button) graph.pressed(item, () => graph.toggle(item.id));
       else if (item) graph.select(item);
       else if (segment) graph.inspect(segment);
     },

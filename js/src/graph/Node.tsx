@@ -257,13 +257,17 @@ function Inside({ item, graph }: { item: Item; graph: GraphController }) {
   return count.value > 0 ? <span class="nn-inside">{count}</span> : null;
 }
 
+/**
+ * Only for the pointer; keys have Enter on the card. The focus goes to the card, which stays: it would be lost with
+ * a button, and JupyterLab styles the whole notebook anew, several times, to take it back.
+ */
 function Toggle({ words, open = false }: { words: string; open?: boolean }) {
   return (
-    <button type="button" class="nn-toggle" tabIndex={-1} aria-hidden="true" title={words} data-act="toggle">
+    <span class="nn-toggle" aria-hidden="true" title={words} data-act="toggle">
       <svg viewBox="0 0 12 12" aria-hidden="true">
         {open ? <path d="M3 6h6" /> : <path d="M3 6h6M6 3v6" />}
       </svg>
-    </button>
+    </span>
   );
 }
 

@@ -193,6 +193,18 @@ export class GraphController extends Picture {
     if (opens) soon(() => this.layouter.peek()?.foresee(item, this.opened(item)));
   }
 
+  /**
+   * A click on a button of an item. In a large graph it is laid out, drawn and painted in tasks of their own: the
+   * browser styles the whole page in that of the click.
+   */
+  pressed(item: Item, act: () => void): void {
+    if ((this.hierarchy.peek()?.graph.nodes.length ?? 0) < LARGE) act();
+    else {
+      this.foresee(item);
+      soon(act);
+    }
+  }
+
   toggle(id: string): void {
     const item = this.hierarchy.peek()?.items.get(id);
     if (!item || !canOpen(item)) return;

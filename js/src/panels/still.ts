@@ -4,6 +4,7 @@
 // a picture back, there is none: it is a courtesy and must never disturb.
 
 import { effect } from "@preact/signals";
+import { soon } from "../graph/slices";
 import type { Store } from "../state/store";
 
 const SETTLED = 4000;
@@ -65,12 +66,17 @@ function whenIdle(work: () => void): void {
   else setTimeout(work, 0);
 }
 
-/** A PNG of the element, small enough to live in a notebook. */
+/** A PNG of the element, small enough to live in a notebook. Each step in a task of its own: somebody may be working. */
 export async function picture(root: HTMLElement): Promise<ArrayBuffer | null> {
   const { width, height } = root.getBoundingClientRect();
+  const page = asPage(root, width, height);
+  await pause();
+  const source = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(asSvg(page, width, height))}`;
+  await pause();
   const image = new Image();
-  image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(asSvg(root, width, height))}`;
+  image.src = source;
   await image.decode();
+  await pause();
   let scale = Math.min(1, WIDEST / width);
   for (;;) {
     const canvas = document.createElement("canvas");
@@ -87,7 +93,11 @@ export async function picture(root: HTMLElement): Promise<ArrayBuffer | null> {
   }
 }
 
-function asSvg(root: HTMLElement, width: number, height: number): string {
+function pause(): Promise<void> {
+  return new Promise(soon);
+}
+
+function asPage(root: HTMLElement, width: number, height: number): Element {
   const rules = ownRules(root);
   const copy = root.cloneNode(true) as HTMLElement;
   freeze(root, copy);
@@ -102,6 +112,10 @@ function asSvg(root: HTMLElement, width: number, height: number): string {
   const style = document.createElementNS(XHTML, "style");
   style.textContent = `${rules}\n.nnviz * { scrollbar-width: none; }`;
   page.append(style, copy);
+  return page;
+}
+
+function asSvg(page: Element, width: number, height: number): string {
   const body = new XMLSerializer().serializeToString(page);
   return (
     `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}">` +
@@ -139,8 +153,10 @@ function resolved(root: HTMLElement, rules: string): string {
 /** What a clone forgets: pixels of canvases, how far things are scrolled, what is typed and chosen. */
 function freeze(from: Element, to: Element): void {
   const [originals, copies] = [from.querySelectorAll("*"), to.querySelectorAll("*")];
+  const frame = from.getBoundingClientRect();
   originals.forEach((original, i) => {
     const copy = copies[i] as HTMLElement;
+    if (!to.contains(copy)) return;
     if (original instanceof HTMLCanvasElement) copy.replaceWith(imageOf(original));
     else if (original instanceof HTMLSelectElement) {
       copy.querySelectorAll("option")[original.selectedIndex]?.setAttribute("selected", "");
@@ -152,7 +168,13 @@ function freeze(from: Element, to: Element): void {
     }
     // A shimmer has no place in a picture.
     if (copy.style) copy.style.animation = "none";
+    // Most of a large drawing is out of sight: it would take longest.
+    if (original.matches(".nn-node") && apart(original.getBoundingClientRect(), frame)) copy.remove();
   });
+}
+
+function apart(a: DOMRect, b: DOMRect): boolean {
+  return a.right < b.left || a.left > b.right || a.bottom < b.top || a.top > b.bottom;
 }
 
 function imageOf(canvas: HTMLCanvasElement): Element {
