@@ -1,5 +1,8 @@
 // Builds the front end into the Python package: one ES module and one style sheet that travel with every widget, and
 // the pages that are fetched from the kernel when they are first opened. Nothing comes from anywhere else.
+
+import { createHash } from "node:crypto";
+import { writeFile } from "node:fs/promises";
 import { build, context } from "esbuild";
 
 const watching = process.argv.includes("--watch");
@@ -41,7 +44,32 @@ const pages = {
   footer: { js: "return module.exports; };" },
 };
 
-for (const options of [main, pages]) {
-  if (watching) await (await context(options)).watch();
-  else await build(options);
+// The host imports the module anew for every widget. What it gets is the text of ours, which only the first widget
+// of a page reads: that takes longer than to draw a graph, and the code that has run before is fast.
+function once(text) {
+  const name = `nnviz_widget ${createHash("sha256").update(text).digest("hex")}`;
+  return `const name = Symbol.for(${JSON.stringify(name)});
+async function load() {
+  const url = URL.createObjectURL(new Blob([${JSON.stringify(text)}], { type: "text/javascript" }));
+  try {
+    return await import(url);
+  } catch (error) {
+    delete globalThis[name];
+    throw error;
+  } finally {
+    URL.revokeObjectURL(url);
+  }
+}
+export default (await (globalThis[name] ??= load())).default;
+`;
+}
+
+if (watching) {
+  for (const options of [main, pages]) await (await context(options)).watch();
+} else {
+  const { outputFiles } = await build({ ...main, write: false });
+  for (const { path, text } of outputFiles) {
+    await writeFile(path, path.endsWith(".js") ? once(text) : text);
+  }
+  await build(pages);
 }

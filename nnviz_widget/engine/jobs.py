@@ -22,6 +22,7 @@ from contextlib import ExitStack, contextmanager
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from nnviz_widget.engine.teams import give_back
 from nnviz_widget.engine.turns import short_turns
 from nnviz_widget.errors import NNVizError
 
@@ -250,6 +251,7 @@ class _Queue:
                     job = heapq.heappop(self.heap)[2]
                     self.running = job
                 if not short:
+                    turns.callback(give_back)
                     turns.enter_context(short_turns)
                     short = True
                 job._run()
@@ -343,12 +345,15 @@ class Jobs:
         """
         queue = self._queue
         job: Job[T] = Job(fn, priority, slot)
-        if self.on_engine_thread and not queued:
-            if queue.closed:
-                raise ClosedError
-            job.token = self.token or job.token
-            job._run()
-            return job
+        if self.on_engine_thread:
+            if not queued:
+                if queue.closed:
+                    raise ClosedError
+                job.token = self.token or job.token
+                job._run()
+                return job
+        else:
+            give_back()
         with queue.changed:
             if queue.closed:
                 raise ClosedError
@@ -376,7 +381,16 @@ class Jobs:
         if threading.get_ident() in self._queue.holders and not self.closed:
             with self._queue.inline:
                 return fn(self.token or CancelToken())
-        return self.submit(fn, priority=priority).result()
+        if self.on_engine_thread:
+            return self.submit(fn, priority=priority).result()
+
+        def awaited(token: CancelToken) -> T:
+            try:
+                return fn(token)
+            finally:
+                give_back()  # who waited computes next
+
+        return self.submit(awaited, priority=priority).result()
 
     @contextmanager
     def paused(self) -> Iterator[None]:

@@ -120,6 +120,7 @@ def explore(
         explorer.close()
         raise
     cells.claim(explorer)
+    cells.rest_after_cells()
     return explorer
 
 

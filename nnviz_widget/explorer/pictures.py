@@ -150,8 +150,9 @@ def _affine(mean: Any, std: Any, main: Tensor) -> Denormalize:
 
 def _guess(main: Tensor) -> Denormalize:
     """One range for the whole batch, so that its samples can be compared."""
-    shown = main[:MAX_THUMBNAILS].detach().float().cpu()
-    finite = shown[torch.isfinite(shown)]
+    # By NumPy, on this thread alone: torch would wake a team just while the page is busy with the cell.
+    shown = main[:MAX_THUMBNAILS].detach().float().cpu().numpy()
+    finite = shown[np.isfinite(shown)]
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
     if low >= 0 and high <= 1:
         low, high = 0.0, 1.0

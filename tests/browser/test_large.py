@@ -54,6 +54,20 @@ def test_what_is_searched_in_a_large_network_is_found_and_opened(lab):
     assert page.root.locator('.nn-node:not([data-open="true"])').count() <= 200
 
 
+def test_the_button_of_a_group_opens_it_and_leaves_the_focus_on_its_card(lab):
+    notebook = lab.open([EXPLORE.format(model="Flat(3000)")])
+    notebook.run()
+    page = ExplorerPage(notebook)
+    page.wait("ready")
+    closed = page.root.locator('.nn-node[data-open="false"]').first
+    item = closed.get_attribute("data-item")
+    card = page.root.locator(f'.nn-node[data-item="{item}"]')
+    for opened in ("true", "false"):
+        card.locator('[data-act="toggle"]').click()
+        page.root.locator(f'.nn-node[data-item="{item}"][data-open="{opened}"]').wait_for()
+        assert card.evaluate("card => card === document.activeElement")
+
+
 FORBID = """
     window.violations = [];
     document.addEventListener('securitypolicyviolation', event => violations.push(event.violatedDirective));

@@ -79,7 +79,7 @@ export class GraphController extends Picture {
       const drawn = this.drawing.value?.boxes.map(({ item }) => item) ?? [];
       return hierarchy && found.length > 0 ? countInside(found, drawn, hierarchy.reading) : new Map();
     });
-    if (store.synced.graph.peek() === null) this.undo.push(rehearse());
+    if (store.synced.graph.peek() === null) this.stopComing = rehearse();
     this.follow();
   }
 
@@ -93,8 +93,9 @@ export class GraphController extends Picture {
     this.undo.push(
       effect(() => {
         const graph = synced.graph.value;
+        if (!graph) return;
         this.stopComing();
-        if (graph) untracked(() => this.welcome(graph));
+        untracked(() => this.welcome(graph));
       }),
       effect(() => {
         void view.search.value;

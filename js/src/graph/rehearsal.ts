@@ -1,5 +1,6 @@
 // The first layout of a page takes several times as long as the second: the browser has yet to read the code that
-// it runs. While a page waits for its graph, a small one that nobody sees is laid out.
+// it runs. While a page waits long for its graph, a small one that nobody sees is laid out. Not at
+// once: a kernel that records a small model needs the same processors, and is done before.
 
 import type { Graph, GraphEdge, GraphNode, Shape } from "../state/synced";
 import { growSlowly } from "./hierarchy";
@@ -7,16 +8,23 @@ import { type Drawing, Layouter } from "./layout";
 import { openAtFirst } from "./opening";
 import { inSlices } from "./slices";
 
+const WAIT_MS = 400;
 const SIZE = 40;
 const SHAPE: Shape = [1, 8];
 
 let rehearsed = false;
 
-/** Once in a page; what it gives back stops it. */
+/** Once in a page; what it gives back stops it, or has it not begin. */
 export function rehearse(): () => void {
-  if (rehearsed) return () => undefined;
-  rehearsed = true;
-  return inSlices(rehearsal());
+  let stop = () => {};
+  const waiting = setTimeout(() => {
+    if (!rehearsed) stop = inSlices(rehearsal());
+    rehearsed = true;
+  }, WAIT_MS);
+  return () => {
+    clearTimeout(waiting);
+    stop();
+  };
 }
 
 /** All steps from a graph to its first drawing. */

@@ -1,0 +1,81 @@
+"""OpenMP's threads are given back by whoever is done; the operating system counts them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
+
+COUNT = """
+    import os, time
+    import torch
+    from torch import nn
+    from nnviz_widget import Engine, explore
+
+    torch.set_num_threads(4)
+    model, x = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU()).eval(), torch.randn(1, 3, 256, 256)
+
+    def threads():
+        return len(os.listdir("/proc/self/task"))
+
+    def compute():
+        with torch.no_grad():
+            model(x)
+
+    def until(count):
+        end = time.monotonic() + 20
+        while threads() != count and time.monotonic() < end:
+            time.sleep(0.01)
+        return threads()
+
+    alone = threads()
+    compute()
+    assert threads() == alone + 3, "a team of four"
+"""
+
+
+def counted(code: str) -> None:
+    script = textwrap.dedent(COUNT) + textwrap.dedent(code)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_neither_who_asked_nor_the_engine_keeps_a_team() -> None:
+    counted("""
+        with Engine(model) as engine:
+            engine.trace(x)
+            assert until(alone + 1) == alone + 1, "the engine's thread, and no team"
+            assert torch.get_num_threads() == 4
+            compute()
+            assert threads() == alone + 1 + 3
+    """)
+
+
+def test_an_engine_that_rests_after_what_nobody_waited_for_has_no_team() -> None:
+    counted("""
+        w = explore(model, x)
+        while w.status["state"] != "ready":
+            time.sleep(0.01)
+        rest = until(alone + 1)
+        assert rest == alone + 1, rest
+        w.close()
+    """)
+
+
+def test_a_cell_that_computed_leaves_no_team() -> None:
+    counted("""
+        from IPython.core.interactiveshell import InteractiveShell
+
+        shell = InteractiveShell.instance()
+        shell.run_cell("1")
+        alone = threads() - 3
+        shell.user_ns.update(globals())
+        shell.run_cell("w = explore(model, x)").raise_error()
+        shell.run_cell("compute()").raise_error()
+        assert until(alone + 1) == alone + 1, "the engine's thread, and no team"
+        shell.user_ns["w"].close()
+    """)
