@@ -15,7 +15,7 @@ import math
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,8 @@ from nnviz_widget.errors import InputError, UnknownLayerError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from torch.autograd.graph import GradientEdge
 
     from nnviz_widget.engine.jobs import CancelToken
     from nnviz_widget.engine.sites import Edit
@@ -178,7 +180,7 @@ class Passes:
         return output, values
 
     def gradients(
-        self, scores: Tensor, tensors: Sequence[Tensor], *, keep: bool = False
+        self, scores: Tensor, tensors: Sequence[Tensor | GradientEdge], *, keep: bool = False
     ) -> tuple[Tensor, ...]:
         """Return the gradient of the sum of the scores on each tensor; zeros where nothing flows.
 
@@ -186,8 +188,8 @@ class Passes:
         ----------
         scores : Tensor
             One number per row, ``[B]``.
-        tensors : sequence of Tensor
-            Leaves or values of the same pass.
+        tensors : sequence of Tensor or GradientEdge
+            Leaves or values of the same pass, or edges of its graph over which something flows.
         keep : bool
             Keep the graph for another backward.
         """
@@ -202,10 +204,11 @@ class Passes:
         if 2 * self._seconds > _CHECK_SECONDS:
             self._interruptible(total)
         with self._any_backward():
-            found = torch.autograd.grad(total, list(tensors), retain_graph=keep, allow_unused=True)
+            wanted = cast("Sequence[Tensor]", tensors)  # torch takes both in one list
+            found = torch.autograd.grad(total, wanted, retain_graph=keep, allow_unused=True)
         self.check()
         return tuple(
-            torch.zeros_like(tensor) if gradient is None else gradient
+            torch.zeros_like(tensor) if gradient is None and isinstance(tensor, Tensor) else gradient
             for gradient, tensor in zip(found, tensors, strict=True)
         )
 

@@ -641,11 +641,11 @@ def test_a_chunk_that_does_not_fit_is_tried_smaller_with_the_same_noise(
     inner = Task.gradients
     refused: list[int] = []
 
-    def small(self: Task, tensors: Any, which: Tensor) -> Any:
+    def small(self: Task, tensors: Any, which: Tensor, **options: Any) -> Any:
         if len(which) > 3:
             refused.append(len(which))
             raise torch.OutOfMemoryError("not that many")
-        return inner(self, tensors, which)
+        return inner(self, tensors, which, **options)
 
     for method in SAMPLED:
         with Engine(c.model) as engine:

@@ -13,6 +13,7 @@ from nnviz_widget.engine.attribution.baselines import baseline_of
 from nnviz_widget.engine.attribution.gradients import Moments, Rewinding, precise
 from nnviz_widget.engine.attribution.registry import method
 from nnviz_widget.engine.attribution.result import Part
+from nnviz_widget.engine.attribution.sums import GradientSums
 from nnviz_widget.errors import InputError
 
 if TYPE_CHECKING:
@@ -57,8 +58,9 @@ def integrated_gradients(
     alphas, weights = path_points(n_steps, quadrature)
     ends = _change(task, starts)
     ways = [x - start for x, start in zip(task.inputs, starts, strict=True)]
-    sums = [torch.zeros_like(precise(x)) for x in task.inputs]
-    done = torch.zeros(task.samples, dtype=sums[0].dtype, device=sums[0].device)
+    sums = GradientSums(task)
+    first = precise(task.inputs[0])
+    done = torch.zeros(task.samples, dtype=first.dtype, device=first.device)
     total = n_steps * task.samples
 
     def work(start: int, stop: int) -> None:
@@ -68,16 +70,13 @@ def integrated_gradients(
         for begin, way in zip(starts, ways, strict=True):
             alpha = alphas[steps].to(way.device, way.dtype).reshape(-1, *[1] * (way.dim() - 1))
             tensors.append(begin[rows] + alpha * way[rows])
-        _, gradients = task.gradients(tensors, rows)
         weight = weights[steps].to(done.device, done.dtype)
+        sums.add(tensors, rows, weight)
         done.index_add_(0, rows.to(done.device), weight)
-        for gathered, gradient in zip(sums, gradients, strict=True):
-            scaled = precise(gradient) * weight.reshape(-1, *[1] * (gradient.dim() - 1))
-            gathered.index_add_(0, rows.to(gathered.device), scaled)
 
     def values() -> tuple[Tensor, ...]:
-        shares = [done.reshape(-1, *[1] * (g.dim() - 1)) for g in sums]
-        return tuple(precise(w) * g / s for w, g, s in zip(ways, sums, shares, strict=True))
+        shares = [done.to(g.device).reshape(-1, *[1] * (g.dim() - 1)) for g in sums.values()]
+        return tuple(precise(w) * g / s for w, g, s in zip(ways, sums.values(), shares, strict=True))
 
     for _, stop, _ in task.batched(total, work, size=internal_batch_size, kind="gradient"):
         if stop >= task.samples:

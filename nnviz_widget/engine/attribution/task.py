@@ -29,6 +29,8 @@ from nnviz_widget.errors import InputError, OutOfMemoryError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from torch.autograd.graph import GradientEdge
+
     from nnviz_widget.engine.attribution.chunks import Known
     from nnviz_widget.engine.passes import Passes
     from nnviz_widget.engine.recording import Recording
@@ -189,29 +191,38 @@ class Task:
         output, _ = self._run(tensors, rows)
         return self._scores(output, rows).detach()
 
-    def gradients(self, tensors: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def gradients(
+        self,
+        tensors: Sequence[Tensor],
+        rows: Tensor,
+        *,
+        at: Callable[[Tensor, Sequence[Tensor]], Sequence[Tensor | GradientEdge]] | None = None,
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the target's score of each row and its gradient on each tensor.
 
         Parameters
         ----------
         tensors, rows
             As for `scores`.
+        at : callable, optional
+            Takes the scores and the leaves of their graph, and returns where gradients are wanted instead.
 
         Returns
         -------
         scores : Tensor
             ``[B]``.
         gradients : tuple of Tensor
-            Like the tensors.
+            Like the tensors, or what `at` named.
         """
         if self._several and len(rows) == 1:
             # Twice the same: for a single row, libraries have kernels of their own that round otherwise.
-            scores, found = self.gradients([torch.cat([x, x]) for x in tensors], torch.cat([rows, rows]))
+            twice = [torch.cat([x, x]) for x in tensors]
+            scores, found = self.gradients(twice, torch.cat([rows, rows]), at=at)
             return scores[:1], tuple(gradient[:1] for gradient in found)
         leaves = [tensor.detach().requires_grad_() for tensor in tensors]
         output, _ = self._run(leaves, rows, grad=True)
         scores = self._scores(output, rows)
-        return scores.detach(), self.passes.gradients(scores, leaves)
+        return scores.detach(), self.passes.gradients(scores, at(scores, leaves) if at else leaves)
 
     def layer_gradients(
         self, layers: Sequence[str | nn.Module], tensors: Sequence[Tensor], rows: Tensor
