@@ -2,7 +2,7 @@
 // the pages that are fetched from the kernel when they are first opened. Nothing comes from anywhere else.
 
 import { createHash } from "node:crypto";
-import { writeFile } from "node:fs/promises";
+import { mkdir, writeFile } from "node:fs/promises";
 import { build, context } from "esbuild";
 
 const watching = process.argv.includes("--watch");
@@ -68,6 +68,7 @@ if (watching) {
   for (const options of [main, pages]) await (await context(options)).watch();
 } else {
   const { outputFiles } = await build({ ...main, write: false });
+  await mkdir(common.outdir, { recursive: true });
   for (const { path, text } of outputFiles) {
     await writeFile(path, path.endsWith(".js") ? once(text) : text);
   }

@@ -128,7 +128,7 @@ def _check_names(model: nn.Module, explorer: Explorer, exploration: Exploration)
     """Compare class names, targets and layer with the first run; wait for it only where they look wrong."""
     needed = {len(exploration.names)} if exploration.names is not None else set()
     needed |= {max(exploration.targets) + 1} if exploration.targets else set()
-    classes = _guess_classes(model)
+    classes = _guess_classes(model) if needed else 0
     fits = all(count <= classes for count in needed) and (
         not exploration.names or len(exploration.names) == classes
     )
