@@ -242,7 +242,8 @@ def test_features_may_differ_by_sample_and_reach_over_inputs() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_feature_permutation_equals_captums_with_the_same_permutations(name: str) -> None:
-    c = compared(name)
+    # Permuted blocks of pictures that are much alike change the scores of a deep network by little.
+    c = case(name).double() if name == "resnet18" else compared(name)
     inputs = tuple(torch.cat([x, x.flip(0) * 0.7, x * 1.3]) for x in c.inputs)
     masks = tuple(blocks(x)[None].expand(1, *blocks(x).shape) + 10 * i for i, x in enumerate(inputs))
     masks = tuple(

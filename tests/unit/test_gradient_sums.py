@@ -102,6 +102,7 @@ def test_integrated_gradients_are_their_definition_however_a_model_begins(name: 
     with Engine(model) as engine:
         options = {"n_steps": STEPS, "internal_batch_size": CHUNK, "quadrature": "midpoint"}
         found = engine.attribute(x, "integrated_gradients", target=1, **options)
+    assert not found.values.requires_grad
     torch.testing.assert_close(found.values, by_definition(model, x), rtol=1e-9, atol=1e-12)
 
 

@@ -70,6 +70,7 @@ class GradientSums:
             shares[rows, torch.arange(len(rows))] = weights.to(shares)
             total.flatten(1).addmm_(shares.to(total.device), precise(gradient).flatten(1))
 
+    @torch.no_grad()
     def values(self) -> tuple[Tensor, ...]:
         """Return the sums, like the inputs."""
         if self._values is None:
