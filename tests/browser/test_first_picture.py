@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from tests.browser.explorer_page import ExplorerPage
+
 
 def test_the_first_cell_shows_the_network(explorer):
     explorer.nodes.first.wait_for()
@@ -104,3 +106,26 @@ def test_labels_are_text_and_never_html(lab):
     layer.click()
     root.locator('[data-panel="maps"][data-painted="true"]').wait_for()
     assert "<i>conv</i>" in root.locator('[data-panel="maps"]').inner_text()
+
+
+def test_a_page_reads_the_code_of_the_explorer_once(lab):
+    lab.page.evaluate(
+        """() => {
+            window.modules = 0;
+            window.urlOf = URL.createObjectURL;
+            URL.createObjectURL = blob => {
+                if (blob.type === 'text/javascript' && blob.size > 200_000) window.modules += 1;
+                return window.urlOf.call(URL, blob);
+            };
+        }"""
+    )
+    cell = "import torch\nimport nnviz_widget as nnviz\nnnviz.explore(torch.nn.ReLU(), torch.zeros(1, 3))"
+    notebook = lab.open([cell, cell])
+    before = 0
+    for at in (0, 1):
+        notebook.run(at)
+        ExplorerPage(notebook, at).wait("ready")
+        count = lab.page.evaluate("modules")
+        loaded, before = count - before, count
+    assert loaded == 1, "the host reads what it is sent, and that reads nothing more"
+    lab.page.evaluate("() => void (URL.createObjectURL = window.urlOf)")

@@ -50,6 +50,7 @@ export class GraphController extends Picture {
   private readonly glider = new Glider(this.viewport);
   private later: ReturnType<typeof setTimeout> | undefined;
   private stopComing: () => void = () => undefined;
+  private stopRehearsal: () => void = () => undefined;
   private readonly undo: Array<() => void> = [];
 
   constructor(readonly store: Store) {
@@ -79,7 +80,7 @@ export class GraphController extends Picture {
       const drawn = this.drawing.value?.boxes.map(({ item }) => item) ?? [];
       return hierarchy && found.length > 0 ? countInside(found, drawn, hierarchy.reading) : new Map();
     });
-    if (store.synced.graph.peek() === null) this.stopComing = rehearse();
+    this.stopRehearsal = rehearse();
     this.follow();
   }
 
@@ -96,6 +97,8 @@ export class GraphController extends Picture {
         if (!graph) return;
         this.stopComing();
         untracked(() => this.welcome(graph));
+        this.stopRehearsal();
+        this.stopRehearsal = rehearse(); // for what will be opened, once this is drawn
       }),
       effect(() => {
         void view.search.value;
@@ -183,6 +186,7 @@ export class GraphController extends Picture {
     this.cone.stop();
     clearTimeout(this.later);
     this.stopComing();
+    this.stopRehearsal();
     for (const step of this.undo) step();
   }
 

@@ -1,6 +1,6 @@
 // The first layout of a page takes several times as long as the second: the browser has yet to read the code that
-// it runs. While a page waits long for its graph, a small one that nobody sees is laid out. Not at
-// once: a kernel that records a small model needs the same processors, and is done before.
+// it runs. So a small graph that nobody sees is laid out, while a page waits long for its own or when that is drawn.
+// Not at once: a kernel that records a small model needs the same processors.
 
 import type { Graph, GraphEdge, GraphNode, Shape } from "../state/synced";
 import { growSlowly } from "./hierarchy";
@@ -18,8 +18,10 @@ let rehearsed = false;
 export function rehearse(): () => void {
   let stop = () => {};
   const waiting = setTimeout(() => {
-    if (!rehearsed) stop = inSlices(rehearsal());
-    rehearsed = true;
+    if (rehearsed) return;
+    stop = inSlices(rehearsal(), () => {
+      rehearsed = true;
+    });
   }, WAIT_MS);
   return () => {
     clearTimeout(waiting);
