@@ -17,6 +17,7 @@ import heapq
 import itertools
 import logging
 import threading
+import time
 import weakref
 from contextlib import ExitStack, contextmanager
 from enum import IntEnum
@@ -36,6 +37,7 @@ _log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.2  # a waiting caller wakes this often, for Ctrl-C works in Python, not inside every lock
 _JOIN_SECONDS = 30.0
 _ANSWER_SECONDS = 0.25
+_LONG_SECONDS = 0.05  # who waits longer makes room for the engine's team of threads, and gets it back
 
 
 class Cancelled(NNVizError):  # noqa: N818  being cancelled is not an error
@@ -289,6 +291,7 @@ class Jobs:
         self._name = name
         self._queue = _Queue()
         self._order = itertools.count()
+        self._long = False  # the last call
         self._finalize = weakref.finalize(self, _Queue.shut, self._queue)
         self._finalize.atexit = False
         _open.add(self)
@@ -345,15 +348,12 @@ class Jobs:
         """
         queue = self._queue
         job: Job[T] = Job(fn, priority, slot)
-        if self.on_engine_thread:
-            if not queued:
-                if queue.closed:
-                    raise ClosedError
-                job.token = self.token or job.token
-                job._run()
-                return job
-        else:
-            give_back()
+        if self.on_engine_thread and not queued:
+            if queue.closed:
+                raise ClosedError
+            job.token = self.token or job.token
+            job._run()
+            return job
         with queue.changed:
             if queue.closed:
                 raise ClosedError
@@ -385,11 +385,16 @@ class Jobs:
             return self.submit(fn, priority=priority).result()
 
         def awaited(token: CancelToken) -> T:
+            start = time.perf_counter()
             try:
                 return fn(token)
             finally:
-                give_back()  # who waited computes next
+                self._long = time.perf_counter() - start > _LONG_SECONDS
+                if self._long:
+                    give_back()  # who waited computes next
 
+        if self._long:
+            give_back()  # the engine computes next, and for as long as last time, presumably
         return self.submit(awaited, priority=priority).result()
 
     @contextmanager

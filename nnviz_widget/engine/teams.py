@@ -3,9 +3,12 @@
 OpenMP gives every thread that computes with torch a team of its own, which stays. As soon as all teams
 together have more threads than there are processors, GNU's OpenMP no longer keeps them awake between two
 operations, and waking them takes longer than many an operation: on two cores a forward pass of ResNet-50
-takes 1.5 times as long. That of the engine would, because the user has computed before, and that of the user,
-because there is an engine. A team that was given back is there again with the next operation, in some 50
-microseconds a thread.
+takes 1.5 times as long. That of the user would, because there is an engine; so an engine that rests has no
+team. A team that was given back is there again with the next operation.
+
+Staying awake has its price: where other programs want the same processors, a page that draws or a neighbour
+on a virtual machine, a team waits for its members, up to milliseconds at each operation. So nothing is given
+back around short passes, of which many follow each other.
 """
 
 from __future__ import annotations

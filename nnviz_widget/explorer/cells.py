@@ -1,6 +1,4 @@
-"""What cells leave behind, cleared away: explorers of an earlier run, and the main thread's team of threads.
-
-Running a cell again closes the explorers of its last run, so that their memory is free again.
+"""Running a cell again closes the explorers of its last run, so that their memory is free again.
 
 A notebook keeps every widget that was not closed, with its tensors, and nobody else can know that the old
 output is gone. Where the front end says which cell runs (``cellId`` in the request's metadata), this module
@@ -12,9 +10,7 @@ from __future__ import annotations
 import weakref
 from typing import Any, Protocol
 
-from nnviz_widget.engine.teams import give_back
-
-__all__ = ["claim", "clear_earlier_run", "rest_after_cells"]
+__all__ = ["claim", "clear_earlier_run"]
 
 
 class Closable(Protocol):
@@ -47,21 +43,6 @@ def claim(thing: Closable) -> None:
     if running is not None:
         cell, request = running
         _made.setdefault(cell, (request, weakref.WeakSet()))[1].add(thing)
-
-
-def rest_after_cells() -> None:
-    """Let the main thread have no team of threads between cells (`teams`): the engine works then."""
-    try:
-        from IPython import get_ipython  # noqa: PLC0415 - not every host has it
-    except ImportError:
-        return
-    shell = get_ipython()
-    if shell is not None:
-        shell.events.register("post_run_cell", _rest)  # no more than once
-
-
-def _rest(_: object) -> None:
-    give_back()
 
 
 def _running_cell() -> tuple[str, str] | None:

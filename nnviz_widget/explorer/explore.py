@@ -120,7 +120,6 @@ def explore(
         explorer.close()
         raise
     cells.claim(explorer)
-    cells.rest_after_cells()
     return explorer
 
 
