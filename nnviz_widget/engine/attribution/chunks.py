@@ -86,7 +86,7 @@ class Chunks:
     known : Known
         From earlier, and added to.
     count : int
-        How many rows there are. Not more than an eighth of them run at once, so that much less memory is
+        How many rows there are. Not more than a tenth of them run at once, so that much less memory is
         needed than for all, unless they are small.
     fixed : int, optional
         The size that somebody asked for.
@@ -115,7 +115,7 @@ class Chunks:
         elements: int = 1,
     ) -> None:
         self._known, self._fixed = known, fixed
-        self._most = max(count // 8, _SMALL // elements)
+        self._most = max(count // 10, _SMALL // elements)
         self._first = max(_LEAST, min(_FIRST, int(_WATCHED_SECONDS / 3 / seconds))) if seconds else _LEAST
         self._limit = _WATCHED_SECONDS if watched else _CHUNK_SECONDS
         self.size = fixed or min(self._next(), max(_LEAST, count // 10) if watched else count)
