@@ -46,7 +46,10 @@ def run(rounds: int | None = None) -> Report:
             "frames a second in the kernel": round(1 / float(np.median(times["frame"])), 1)
         }
         if name == "shapes":
-            notes["frames a second in the page"] = seen
+            notes["frames a second in the page"] = {
+                "of each stroke": seen,
+                "median": float(np.median(seen)),
+            }
         report.add(Case(f"{name}, one frame", "frame", "forward", times, aim=aim, notes=notes))
         explorer.close()
     return report
@@ -98,10 +101,11 @@ def forwards(model: nn.Module, row: Tensor) -> Callable[[], None]:
     return forward
 
 
-def painted_in_a_page(seconds: float = 4.0) -> float:
-    """Draw with a pointer on the demo network for a while; returns the rate that the page's meter shows.
+def painted_in_a_page(strokes: int = 6, seconds: float = 4.0) -> list[float]:
+    """Draw with a pointer on the demo network; returns the mean of what the page's meter shows, by stroke.
 
-    These are answers that were shown, over the time in which something drawn was still to be answered.
+    These are answers that were shown, over the time in which something drawn was still to be answered. The
+    first second, in which the page finds its pace, does not count.
     """
     with lab_session() as lab:
         notebook = lab.open([SHAPES])
@@ -112,9 +116,9 @@ def painted_in_a_page(seconds: float = 4.0) -> float:
         canvas = explorer.root.locator(".nn-paint-box canvas")
         canvas.wait_for()
         # The browser's own events, one a picture of the screen: a remote pointer would be the bottleneck.
-        rate = canvas.evaluate(STROKES, seconds * 1e3)
+        rates = [round(float(canvas.evaluate(STROKES, seconds * 1e3)), 1) for _ in range(strokes)]
         notebook.close()
-    return round(float(rate), 1)
+    return rates
 
 
 STROKES = """(canvas, length) => new Promise((resolve) => {
@@ -125,14 +129,16 @@ STROKES = """(canvas, length) => new Promise((resolve) => {
         clientY: box.top + box.height * (0.5 + 0.4 * Math.cos(t / 470)),
     }));
     canvas.setPointerCapture = () => {};
+    const meter = () => canvas.closest(".nn-paint").querySelector('[data-role="meter"]');
+    const shown = [];
     const start = performance.now();
     send("pointerdown", 0);
     const step = () => {
         const t = performance.now() - start;
+        if (t > 1000) shown.push(parseFloat(meter().textContent));
         if (t < length) { send("pointermove", t); requestAnimationFrame(step); return; }
         send("pointerup", t);
-        const meter = canvas.closest(".nn-paint").querySelector('[data-role="meter"]');
-        resolve(parseFloat(meter.textContent));
+        resolve(shown.reduce((a, b) => a + b) / shown.length);
     };
     requestAnimationFrame(step);
 })"""

@@ -17,7 +17,7 @@ const LANES = 3;
 const SLOW_MS = 30;
 const REST_MS = 300;
 /** Pictures follow each other a little faster than answers were shown, so that the rate finds what is possible. */
-const EAGER = 0.9;
+const EAGER = 0.8;
 /** And faster still where nothing is on its way. */
 const EAGER_IDLE = 0.75;
 const PACE_FRAMES = 6;
