@@ -50,7 +50,6 @@ export class GraphController extends Picture {
   private readonly glider = new Glider(this.viewport);
   private later: ReturnType<typeof setTimeout> | undefined;
   private stopComing: () => void = () => undefined;
-  private stopRehearsal: () => void = () => undefined;
   private readonly undo: Array<() => void> = [];
 
   constructor(readonly store: Store) {
@@ -80,7 +79,6 @@ export class GraphController extends Picture {
       const drawn = this.drawing.value?.boxes.map(({ item }) => item) ?? [];
       return hierarchy && found.length > 0 ? countInside(found, drawn, hierarchy.reading) : new Map();
     });
-    this.stopRehearsal = rehearse();
     this.follow();
   }
 
@@ -93,12 +91,14 @@ export class GraphController extends Picture {
     const failed = computed(() => this.hierarchy.value && whereFailed(this.hierarchy.value.graph));
     this.undo.push(
       effect(() => {
+        void synced.graph.value; // a wait for it begins, or what will be opened can be got ready
+        return rehearse();
+      }),
+      effect(() => {
         const graph = synced.graph.value;
         if (!graph) return;
         this.stopComing();
         untracked(() => this.welcome(graph));
-        this.stopRehearsal();
-        this.stopRehearsal = rehearse(); // for what will be opened, once this is drawn
       }),
       effect(() => {
         void view.search.value;
@@ -186,7 +186,6 @@ export class GraphController extends Picture {
     this.cone.stop();
     clearTimeout(this.later);
     this.stopComing();
-    this.stopRehearsal();
     for (const step of this.undo) step();
   }
 
