@@ -15,6 +15,7 @@ COUNT = """
     import torch
     from torch import nn
     from nnviz_widget import Engine, explore
+    from nnviz_widget.engine import jobs
 
     torch.set_num_threads(4)
     model, x = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU()).eval(), torch.randn(1, 3, 256, 256)
@@ -27,10 +28,13 @@ COUNT = """
             model(x)
 
     def until(count):
-        end = time.monotonic() + 20
-        while threads() != count and time.monotonic() < end:
-            time.sleep(0.01)
+        soon(lambda: threads() == count)
         return threads()
+
+    def soon(true):
+        end = time.monotonic() + 20  # threads end when the system has the time
+        while not true() and time.monotonic() < end:
+            time.sleep(0.01)
 
     alone = threads()
     compute()
@@ -46,7 +50,7 @@ def counted(code: str) -> None:
 
 def test_where_calls_take_long_neither_who_asked_nor_the_engine_keeps_a_team() -> None:
     counted("""
-        model = nn.Sequential(*[nn.Conv2d(3, 3, 31, padding=15) for _ in range(24)]).eval()
+        jobs._LONG_SECONDS = 0.0  # every call is long
         with Engine(model) as engine:
             engine.trace(x)  # what one took, the next is expected to take
             engine.trace(x)
@@ -59,7 +63,8 @@ def test_where_calls_take_long_neither_who_asked_nor_the_engine_keeps_a_team() -
 
 def test_around_a_short_call_who_asked_keeps_the_team() -> None:
     counted("""
-        with Engine(nn.ReLU()) as engine:
+        jobs._LONG_SECONDS = 60.0  # none is, on the slowest machine
+        with Engine(model) as engine:
             for _ in range(3):
                 engine.trace(x)
             assert until(alone + 3 + 1) == alone + 3 + 1
@@ -69,8 +74,7 @@ def test_around_a_short_call_who_asked_keeps_the_team() -> None:
 def test_an_engine_that_rests_after_what_nobody_waited_for_has_no_team() -> None:
     counted("""
         w = explore(model, x)
-        while w.status["state"] != "ready":
-            time.sleep(0.01)
+        soon(lambda: w.status["state"] == "ready")
         rest = until(alone + 3 + 1)
         assert rest == alone + 3 + 1, f"{rest}: the engine's thread beside the team of who computed before"
         w.close()
