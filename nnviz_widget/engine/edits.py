@@ -65,7 +65,7 @@ class Edits:
 
     def __call__(self, original: Tensor, stands: Tensor) -> Tensor:
         """Return the changed copy of a tensor, always the same one; else what stands for it."""
-        if not self._changes or not any(change.original is original for change in self._changes):
+        if not any(change.original is original for change in self._changes):
             return stands
         if id(original) not in self._made:
             copied = stands.detach().clone()

@@ -115,10 +115,11 @@ class Chunks:
         elements: int = 1,
     ) -> None:
         self._known, self._fixed = known, fixed
-        self._most = max(count // 10, _SMALL // elements)
+        tenth = count // 10
+        self._most = max(tenth, _SMALL // elements)
         self._first = max(_LEAST, min(_FIRST, int(_WATCHED_SECONDS / 3 / seconds))) if seconds else _LEAST
         self._limit = _WATCHED_SECONDS if watched else _CHUNK_SECONDS
-        self.size = fixed or min(self._next(), max(_LEAST, count // 10) if watched else count)
+        self.size = fixed or min(self._next(), max(_LEAST, tenth) if watched else count)
 
     def took(self, rows: int, seconds: float) -> None:
         """Learn from a chunk."""
